@@ -1,0 +1,47 @@
+/** Attributes of nodes: a closed union over ONNX `AttributeProto`. INT stays bigint, so that no bit is lost. */
+import type { Graph } from './graph.js';
+import type { Tensor } from './tensor.js';
+import type { ValueType } from './types.js';
+
+export interface SparseTensor {
+  readonly dims: readonly number[];
+  readonly values: Tensor;
+  readonly indices: Tensor;
+}
+
+export type Attribute =
+  | { readonly type: 'float'; readonly value: number }
+  | { readonly type: 'int'; readonly value: bigint }
+  | { readonly type: 'string'; readonly value: string }
+  /** A STRING attribute whose bytes are not UTF-8. */
+  | { readonly type: 'bytes'; readonly value: Uint8Array }
+  | { readonly type: 'tensor'; readonly value: Tensor; readonly name?: string }
+  | { readonly type: 'graph'; readonly value: Graph }
+  | { readonly type: 'sparse'; readonly value: SparseTensor }
+  | { readonly type: 'typeProto'; readonly value: ValueType }
+  | { readonly type: 'floats'; readonly value: readonly number[] }
+  | { readonly type: 'ints'; readonly value: readonly bigint[] }
+  | { readonly type: 'strings'; readonly value: readonly string[] }
+  | { readonly type: 'byteStrings'; readonly value: readonly Uint8Array[] }
+  | { readonly type: 'tensors'; readonly value: readonly Tensor[] }
+  | { readonly type: 'graphs'; readonly value: readonly Graph[] }
+  | { readonly type: 'sparses'; readonly value: readonly SparseTensor[] }
+  | { readonly type: 'typeProtos'; readonly value: readonly ValueType[] }
+  /** Inside a function body: the attribute of the caller with this name (`ref_attr_name`), of ONNX type code `attrType`. */
+  | { readonly type: 'ref'; readonly value: string; readonly attrType: number };
+
+export const attr = {
+  int: (value: number | bigint): Attribute => ({ type: 'int', value: BigInt(value) }),
+  ints: (value: readonly (number | bigint)[]): Attribute => ({ type: 'ints', value: value.map(BigInt) }),
+  float: (value: number): Attribute => ({ type: 'float', value: Math.fround(value) }),
+  floats: (value: readonly number[]): Attribute => ({ type: 'floats', value: value.map(Math.fround) }),
+  string: (value: string): Attribute => ({ type: 'string', value }),
+  tensor: (value: Tensor): Attribute => ({ type: 'tensor', value }),
+} as const;
+
+/** The graphs an attribute holds (If, Loop, Scan bodies); empty for all other attributes. */
+export function graphsOf(attribute: Attribute): readonly Graph[] {
+  if (attribute.type === 'graph') return [attribute.value];
+  if (attribute.type === 'graphs') return attribute.value;
+  return [];
+}
