@@ -14,6 +14,11 @@ export interface TensorData {
   readonly inline?: Uint8Array | undefined;
   /** Reads `length` bytes from `offset`. Called by `src/onnx` and `runtime` only. */
   read(offset: number, length: number): Uint8Array;
+  /**
+   * For payloads that must be computed (a folded weight): the whole payload. Writers await it once per tensor, splice
+   * it and drop it, so that no more than one computed weight is in memory. `read` of such data throws before `load`.
+   */
+  load?(): Promise<Uint8Array>;
 }
 
 /** A constant tensor. `strings` replaces `data` for dtype `string`. */
