@@ -39,6 +39,8 @@ const CODES = {
   E_UNSUPPORTED: EXIT.unsupported,
   /** There is no gradient rule for an operator on the path from a trainable to the loss. */
   E_NO_GRADIENT: EXIT.unsupported,
+  /** ONNX Runtime failed while running a model: out of memory, a kernel error, a crashed worker. */
+  E_RUNTIME: EXIT.unexpected,
   /** Two models differ past tolerance, or the structure proof failed. */
   E_VERIFY: EXIT.verification,
   /** Training diverged (NaN or Inf). */
