@@ -1,0 +1,89 @@
+/**
+ * What `insert` leaves in the model metadata, so that `emit`, `train` and `fold` find the adapter's parameters by name.
+ * Only this file knows the metadata key and the spelling.
+ */
+import { z } from 'zod';
+import { fail } from '../src/errors.js';
+import type { Model } from '../src/model.js';
+import { DTYPE_CODES, type DType } from '../src/types.js';
+
+export const ADAPTER_METADATA_KEY = 'peft_compile.adapter';
+
+const dtype = z.custom<DType>((value) => typeof value === 'string' && Object.hasOwn(DTYPE_CODES, value), {
+  message: 'not an element type',
+});
+
+const adapterParam = z.object({
+  /** Name in adapter files, unique per adapter. */
+  key: z.string().min(1),
+  /** Name of the initializer (or graph input) in the adapted model. */
+  name: z.string().min(1),
+  shape: z.array(z.int().min(0)),
+  dtype,
+  trainable: z.boolean(),
+  /** Parameter group: learning-rate factors and decay are set per group. */
+  group: z.string().default('default'),
+  /** False for biases, norms and gates that weight decay should leave alone. */
+  weightDecay: z.boolean().default(true),
+});
+
+const adapterSite = z.object({
+  path: z.string(),
+  kind: z.string(),
+  params: z.record(z.string(), adapterParam),
+});
+
+export const adapterRecordSchema = z.looseObject({
+  version: z.literal(1),
+  method: z.string(),
+  config: z.record(z.string(), z.json()),
+  seed: z.number(),
+  sites: z.array(adapterSite),
+});
+
+export type AdapterRecord = z.infer<typeof adapterRecordSchema>;
+export type AdapterSite = z.infer<typeof adapterSite>;
+export type AdapterParam = z.infer<typeof adapterParam>;
+
+/** True when `insert` left a record in this model. */
+export function hasAdapterRecord(model: Model): boolean {
+  return model.metadata.has(ADAPTER_METADATA_KEY);
+}
+
+/** The adapter of a model. Throws E_NO_MATCH where there is none and E_INVALID_DATA where it does not parse. */
+export function readAdapterRecord(model: Model): AdapterRecord {
+  const where = model.path;
+  const text =
+    model.metadata.get(ADAPTER_METADATA_KEY) ??
+    fail('E_NO_MATCH', {
+      message: 'The model holds no adapter',
+      ...(where === undefined ? {} : { where }),
+      remedy: 'Insert one first: peft-compile insert',
+    });
+  let parsed: unknown;
+  try {
+    parsed = JSON.parse(text);
+  } catch (cause) {
+    parsed = cause;
+  }
+  const result = adapterRecordSchema.safeParse(parsed);
+  if (result.success) return result.data;
+  return fail('E_INVALID_DATA', {
+    message: `The adapter record in the model metadata is malformed: ${z.prettifyError(result.error)}`,
+    where: ADAPTER_METADATA_KEY,
+    remedy: 'Insert the adapter again',
+  });
+}
+
+export function writeAdapterRecord(model: Model, record: AdapterRecord): void {
+  model.metadata.set(ADAPTER_METADATA_KEY, JSON.stringify(adapterRecordSchema.parse(record)));
+}
+
+/** Trainable parameters in record order, each once even when several sites share it. */
+export function trainableParams(record: AdapterRecord): AdapterParam[] {
+  const byName = new Map<string, AdapterParam>();
+  for (const site of record.sites)
+    for (const param of Object.values(site.params))
+      if (param.trainable && !byName.has(param.name)) byName.set(param.name, param);
+  return [...byName.values()];
+}
