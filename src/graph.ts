@@ -307,6 +307,21 @@ export class Graph implements Annotations {
     this.#size--;
   }
 
+  /** Puts the nodes into another order, which must hold every node of the graph once. */
+  reorder(order: readonly Node[]): void {
+    if (new Set(order).size !== this.#size || order.some((node) => node.graph !== this))
+      fail('E_INVALID_GRAPH', {
+        message: 'An order must name every node of the graph once',
+        where: this.name,
+      });
+    order.forEach((node, i) => {
+      node.prev = order[i - 1];
+      node.next = order[i + 1];
+    });
+    this.#first = order[0];
+    this.#last = order.at(-1);
+  }
+
   #link(node: Node, prev: Node | undefined, next: Node | undefined): Node {
     if (node.graph !== undefined)
       fail('E_INVALID_GRAPH', { message: 'Node is already in a graph', where: node.label });
