@@ -1,0 +1,172 @@
+/**
+ * The thread that runs ONNX Runtime. `InferenceSession.run` of onnxruntime-node blocks its thread for the whole run, so
+ * it never happens on the main thread. Tensors may stay resident here between runs: an output kept under a key is the
+ * next run's input without leaving the thread, which is how parameters and optimizer state rotate.
+ */
+import { parentPort } from 'node:worker_threads';
+import { env, InferenceSession, Tensor } from 'onnxruntime-node';
+import type { HostTensor } from './host-tensor.js';
+import type { CreatedReply, Reply, Request, TensorInfo, Tensors } from './session-protocol.js';
+
+type Storage = Exclude<Tensor.DataTypeMap[Tensor.Type], string[]>;
+
+const VIEWS: Readonly<Record<string, (buffer: ArrayBufferLike, offset: number, bytes: number) => Storage>> = {
+  float32: (b, o, n) => new Float32Array(b, o, n / 4),
+  float64: (b, o, n) => new Float64Array(b, o, n / 8),
+  float16: (b, o, n) => new Uint16Array(b, o, n / 2),
+  int8: (b, o, n) => new Int8Array(b, o, n),
+  int16: (b, o, n) => new Int16Array(b, o, n / 2),
+  int32: (b, o, n) => new Int32Array(b, o, n / 4),
+  int64: (b, o, n) => new BigInt64Array(b, o, n / 8),
+  uint8: (b, o, n) => new Uint8Array(b, o, n),
+  uint16: (b, o, n) => new Uint16Array(b, o, n / 2),
+  uint32: (b, o, n) => new Uint32Array(b, o, n / 4),
+  uint64: (b, o, n) => new BigUint64Array(b, o, n / 8),
+  bool: (b, o, n) => new Uint8Array(b, o, n),
+};
+
+// Errors are thrown to the caller; the library itself stays quiet.
+env.logLevel = 'fatal';
+
+const sessions = new Map<number, InferenceSession>();
+const resident = new Map<string, Tensor>();
+let nextSession = 0;
+
+function toOrt(tensor: HostTensor): Tensor {
+  const view = VIEWS[tensor.dtype];
+  if (view === undefined) throw new Error(`Unsupported data type: ${tensor.dtype}`);
+  const { data } = tensor;
+  // Views need aligned offsets; 8 covers every element size.
+  const aligned = data.byteOffset % 8 === 0 ? data : data.slice();
+  return new Tensor(
+    tensor.dtype as Tensor.Type,
+    view(aligned.buffer, aligned.byteOffset, aligned.byteLength),
+    tensor.dims,
+  );
+}
+
+function fromOrt(name: string, tensor: Tensor): HostTensor {
+  const { data } = tensor;
+  if (Array.isArray(data)) throw new Error(`Output '${name}' is a string tensor, which is not supported`);
+  return {
+    dtype: tensor.type as HostTensor['dtype'],
+    dims: tensor.dims,
+    data: new Uint8Array(data.buffer, data.byteOffset, data.byteLength),
+  };
+}
+
+function describe(metadata: readonly InferenceSession.ValueMetadata[]): TensorInfo[] {
+  return metadata.map((entry) =>
+    entry.isTensor
+      ? { name: entry.name, dtype: entry.type, shape: entry.shape }
+      : { name: entry.name, dtype: undefined, shape: [] },
+  );
+}
+
+async function create(request: Extract<Request, { op: 'create' }>): Promise<CreatedReply> {
+  const { model, options } = request;
+  const session =
+    typeof model === 'string'
+      ? await InferenceSession.create(model, options)
+      : await InferenceSession.create(model, options);
+  const id = nextSession++;
+  sessions.set(id, session);
+  return { session: id, inputs: describe(session.inputMetadata), outputs: describe(session.outputMetadata) };
+}
+
+function residentTensor(key: string): Tensor {
+  const tensor = resident.get(key);
+  if (tensor === undefined) throw new Error(`No resident tensor '${key}'`);
+  return tensor;
+}
+
+async function run(request: Extract<Request, { op: 'run' }>): Promise<Tensors> {
+  const session = sessions.get(request.session);
+  if (session === undefined) throw new Error('The session was released');
+  const feeds: Record<string, Tensor> = {};
+  for (const [name, tensor] of Object.entries(request.feeds)) feeds[name] = toOrt(tensor);
+  for (const [name, key] of Object.entries(request.resident)) feeds[name] = residentTensor(key);
+  const wanted = new Set([...request.fetch, ...Object.keys(request.keep)]);
+  const results = await session.run(
+    feeds,
+    session.outputNames.filter((name) => wanted.has(name)),
+  );
+  for (const [name, key] of Object.entries(request.keep)) {
+    const output = results[name];
+    if (output === undefined) throw new Error(`The model has no output '${name}'`);
+    resident.set(key, output as Tensor);
+  }
+  const reply: Record<string, HostTensor> = {};
+  for (const name of request.fetch) {
+    const output = results[name];
+    if (output === undefined) throw new Error(`The model has no output '${name}'`);
+    const tensor = fromOrt(name, output as Tensor);
+    // A kept output must survive the transfer of its buffer, so the caller gets a copy.
+    reply[name] = name in request.keep ? { ...tensor, data: tensor.data.slice() } : tensor;
+  }
+  return reply;
+}
+
+function get(keys: readonly string[]): Tensors {
+  const reply: Record<string, HostTensor> = {};
+  for (const key of keys) {
+    const tensor = fromOrt(key, residentTensor(key));
+    reply[key] = { ...tensor, data: tensor.data.slice() };
+  }
+  return reply;
+}
+
+async function handle(request: Request): Promise<CreatedReply | Tensors | null> {
+  switch (request.op) {
+    case 'create':
+      return create(request);
+    case 'run':
+      return run(request);
+    case 'put':
+      for (const [key, tensor] of Object.entries(request.tensors)) resident.set(key, toOrt(tensor));
+      return null;
+    case 'get':
+      return get(request.keys);
+    case 'drop':
+      for (const key of request.keys) resident.delete(key);
+      return null;
+    case 'release': {
+      const session = sessions.get(request.session);
+      sessions.delete(request.session);
+      await session?.release();
+      return null;
+    }
+    case 'close':
+      for (const session of sessions.values()) await session.release();
+      sessions.clear();
+      resident.clear();
+      return null;
+  }
+}
+
+/** Buffers of a reply to run or get, each once, so that they move instead of being copied. */
+function transferList(value: CreatedReply | Tensors | null, op: Request['op']): ArrayBuffer[] {
+  if (value === null || (op !== 'run' && op !== 'get')) return [];
+  const buffers = new Set<ArrayBuffer>();
+  for (const tensor of Object.values(value as Tensors))
+    if (tensor.data.buffer instanceof ArrayBuffer) buffers.add(tensor.data.buffer);
+  return [...buffers];
+}
+
+const port = parentPort;
+if (port === null) throw new Error('session-worker runs as a worker thread only');
+// Requests are handled one after another, in the order they were sent.
+let queue: Promise<void> = Promise.resolve();
+port.on('message', ({ id, request }: { id: number; request: Request }) => {
+  queue = queue.then(async () => {
+    try {
+      const value = await handle(request);
+      const reply: Reply = { id, ok: true, value };
+      port.postMessage(reply, transferList(value, request.op));
+      if (request.op === 'close') port.close();
+    } catch (error) {
+      const reply: Reply = { id, ok: false, error: error instanceof Error ? error.message : String(error) };
+      port.postMessage(reply);
+    }
+  });
+});

@@ -1,0 +1,322 @@
+/**
+ * ONNX Runtime sessions in a worker thread. A `SessionHost` is one thread with any number of sessions and a store of
+ * resident tensors that they share; `createSession` is a host with one session. The main thread stays free while a
+ * model runs, and CPU inputs reach ORT without a copy when the caller gives the buffers away (`transfer`).
+ */
+import { existsSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { Worker } from 'node:worker_threads';
+import { fail, PeftCompileError } from '../src/errors.js';
+import { byteSize } from '../src/types.js';
+import { countOf, type HostTensor } from './host-tensor.js';
+import { ortError } from './ort-errors.js';
+import type {
+  CreatedReply,
+  RawSessionOptions,
+  Reply,
+  Request,
+  TensorInfo,
+  Tensors,
+} from './session-protocol.js';
+
+export type { TensorInfo, Tensors } from './session-protocol.js';
+
+/** Severity below which ONNX Runtime stays silent. */
+export const LOG_LEVELS = { verbose: 0, info: 1, warning: 2, error: 3, fatal: 4 } as const;
+export type LogLevel = keyof typeof LOG_LEVELS;
+
+export interface SessionOptions {
+  /** Threads inside one operator; default: what ONNX Runtime picks (the physical cores). */
+  readonly threads?: number;
+  /** Execution provider; `cpu` backs every other one unless `cpuFallback` is false. Default `cpu`. */
+  readonly ep?: 'cpu' | 'cuda' | 'webgpu' | 'coreml' | 'dml' | 'tensorrt';
+  /** False makes session creation fail when any node would run on the CPU. */
+  readonly cpuFallback?: boolean;
+  /** Repack constant weights for faster GEMMs at the price of a second copy. Default true. */
+  readonly prepack?: boolean;
+  /** Plan activations as one block for repeated shapes; faster, more memory. Default true. */
+  readonly memPattern?: boolean;
+  /** Keep freed memory for the next run. Default true. */
+  readonly arena?: boolean;
+  /** Let idle threads spin between operators. Default true. */
+  readonly spin?: boolean;
+  /** Graph rewrites by ONNX Runtime. Default `all`. */
+  readonly optimize?: 'disabled' | 'basic' | 'extended' | 'layout' | 'all';
+  /** External data of a model given as bytes: the name used in the model, and its contents. */
+  readonly externalData?: readonly { readonly path: string; readonly data: Uint8Array }[];
+  /** Folder of the external data files of a model given as bytes. */
+  readonly externalFolder?: string;
+  /** What ONNX Runtime prints to stderr. Default `fatal`: its errors are thrown, and need no second voice. */
+  readonly logLevel?: LogLevel;
+}
+
+export interface RunRequest {
+  /** Tensors by input name. */
+  readonly feeds?: Tensors;
+  /** Inputs taken from the resident store: input name → key. */
+  readonly resident?: Readonly<Record<string, string>>;
+  /** Outputs that become resident: output name → key. They replace what the key held once the run has succeeded. */
+  readonly keep?: Readonly<Record<string, string>>;
+  /** Outputs to return; default: all that are not kept. */
+  readonly fetch?: readonly string[];
+  /** Give the buffers of `feeds` away instead of copying them; they are empty afterwards. */
+  readonly transfer?: boolean;
+}
+
+/** One worker thread: sessions that share resident tensors. */
+export class SessionHost {
+  readonly #worker: Worker;
+  readonly #pending = new Map<
+    number,
+    { resolve: (value: CreatedReply | Tensors | null) => void; reject: (error: Error) => void; where: string }
+  >();
+  #nextId = 0;
+  #dead: PeftCompileError | undefined;
+
+  constructor() {
+    this.#worker = new Worker(workerPath());
+    this.#worker.unref();
+    this.#worker.on('message', (reply: Reply) => this.#settle(reply));
+    this.#worker.on('error', (cause) =>
+      this.#die(`The ONNX Runtime thread crashed: ${String(cause)}`, cause),
+    );
+    this.#worker.on('exit', (code) => this.#die(`The ONNX Runtime thread ended with status ${code}`));
+  }
+
+  /**
+   * Loads a model from a path (external data next to it) or from bytes.
+   * @throws E_IO, E_INVALID_GRAPH, E_EXTERNAL_DATA for the file; E_UNSUPPORTED for missing kernels or providers.
+   */
+  async createSession(model: string | Uint8Array, options: SessionOptions = {}): Promise<Session> {
+    const where = typeof model === 'string' ? model : 'model in memory';
+    if (typeof model === 'string' && !existsSync(model))
+      fail('E_IO', { message: 'The model file does not exist', where, remedy: 'Check the path.' });
+    const reply = await this.#send({ op: 'create', model, options: rawOptions(options) }, where);
+    return new Session(this, reply as CreatedReply, where);
+  }
+
+  /** Stores tensors under keys, replacing what was there. */
+  async put(tensors: Tensors): Promise<void> {
+    await this.#send({ op: 'put', tensors }, 'resident tensors');
+  }
+
+  /** Copies of resident tensors. */
+  async get(keys: readonly string[]): Promise<Tensors> {
+    return (await this.#send({ op: 'get', keys }, 'resident tensors')) as Tensors;
+  }
+
+  async drop(keys: readonly string[]): Promise<void> {
+    await this.#send({ op: 'drop', keys }, 'resident tensors');
+  }
+
+  /** Releases every session and ends the thread. */
+  async close(): Promise<void> {
+    if (this.#dead !== undefined) return;
+    const ended = new Promise<void>((resolve) => this.#worker.once('exit', () => resolve()));
+    await this.#send({ op: 'close' }, 'session host');
+    this.#worker.ref();
+    await ended;
+  }
+
+  /** Used by `Session`. */
+  async request(request: Request, where: string, transfer: readonly ArrayBuffer[] = []) {
+    return this.#send(request, where, transfer);
+  }
+
+  #send(request: Request, where: string, transfer: readonly ArrayBuffer[] = []) {
+    return new Promise<CreatedReply | Tensors | null>((resolve, reject) => {
+      if (this.#dead !== undefined) {
+        reject(this.#dead);
+        return;
+      }
+      const id = this.#nextId++;
+      this.#pending.set(id, { resolve, reject, where });
+      this.#worker.ref();
+      this.#worker.postMessage({ id, request }, transfer);
+    });
+  }
+
+  #settle(reply: Reply): void {
+    const entry = this.#pending.get(reply.id);
+    this.#pending.delete(reply.id);
+    // An idle thread must not keep the process alive.
+    if (this.#pending.size === 0) this.#worker.unref();
+    if (reply.ok) entry?.resolve(reply.value);
+    else entry?.reject(ortError(reply.error, entry.where));
+  }
+
+  #die(message: string, cause?: unknown): void {
+    this.#dead ??= new PeftCompileError('E_RUNTIME', {
+      message,
+      remedy: 'If memory ran out, use a smaller batch or shorter sequences.',
+      cause,
+    });
+    for (const { reject } of this.#pending.values()) reject(this.#dead);
+    this.#pending.clear();
+  }
+}
+
+/** A loaded model. */
+export class Session {
+  readonly host: SessionHost;
+  readonly inputs: readonly TensorInfo[];
+  readonly outputs: readonly TensorInfo[];
+  /** Path of the model, for messages. */
+  readonly where: string;
+  readonly #id: number;
+  readonly #inputByName: ReadonlyMap<string, TensorInfo>;
+  #ownsHost = false;
+
+  constructor(host: SessionHost, created: CreatedReply, where: string) {
+    this.host = host;
+    this.inputs = created.inputs;
+    this.outputs = created.outputs;
+    this.where = where;
+    this.#id = created.session;
+    this.#inputByName = new Map(created.inputs.map((info) => [info.name, info]));
+  }
+
+  /** Makes `release` close the host too. */
+  ownHost(): this {
+    this.#ownsHost = true;
+    return this;
+  }
+
+  /** Runs on plain tensors and returns the outputs named in `fetch`, default all. */
+  async run(feeds: Tensors, fetch?: readonly string[]): Promise<Record<string, HostTensor>> {
+    return this.runWith({ feeds, ...(fetch === undefined ? {} : { fetch }) });
+  }
+
+  /** Runs with resident tensors on either side. */
+  async runWith(request: RunRequest): Promise<Record<string, HostTensor>> {
+    const { feeds = {}, resident = {}, keep = {}, transfer = false } = request;
+    const fetch =
+      request.fetch ?? this.outputs.map((output) => output.name).filter((name) => !(name in keep));
+    this.#check(feeds, resident, [...fetch, ...Object.keys(keep)]);
+    const buffers = transfer ? transferable(feeds) : [];
+    const reply = await this.host.request(
+      { op: 'run', session: this.#id, feeds, resident, keep, fetch },
+      this.where,
+      buffers,
+    );
+    return reply as Record<string, HostTensor>;
+  }
+
+  async release(): Promise<void> {
+    if (this.#ownsHost) await this.host.close();
+    else await this.host.request({ op: 'release', session: this.#id }, this.where);
+  }
+
+  #check(feeds: Tensors, resident: Readonly<Record<string, string>>, outputs: readonly string[]): void {
+    for (const [name, tensor] of Object.entries(feeds)) {
+      const info = this.#inputByName.get(name) ?? this.#noInput(name);
+      checkTensor(info, tensor, this.where);
+    }
+    for (const name of Object.keys(resident)) if (!this.#inputByName.has(name)) this.#noInput(name);
+    for (const { name } of this.inputs)
+      if (!(name in feeds) && !(name in resident))
+        fail('E_TYPE', {
+          message: `Input '${name}' was not given`,
+          where: this.where,
+          remedy: `The model takes ${this.inputs.map((i) => i.name).join(', ')}.`,
+        });
+    const known = new Set(this.outputs.map((output) => output.name));
+    for (const name of outputs)
+      if (!known.has(name))
+        fail('E_NO_MATCH', {
+          message: `The model has no output '${name}'`,
+          where: this.where,
+          remedy: `It has ${[...known].join(', ')}.`,
+        });
+  }
+
+  #noInput(name: string): never {
+    return fail('E_TYPE', {
+      message: `The model has no input '${name}'`,
+      where: this.where,
+      remedy: `It takes ${this.inputs.map((i) => i.name).join(', ')}.`,
+    });
+  }
+}
+
+/** A session on a thread of its own; `release()` ends the thread. */
+export async function createSession(
+  model: string | Uint8Array,
+  options: SessionOptions = {},
+): Promise<Session> {
+  const host = new SessionHost();
+  try {
+    return (await host.createSession(model, options)).ownHost();
+  } catch (error) {
+    await host.close();
+    throw error;
+  }
+}
+
+/** Checks dtype, rank, fixed dimensions and byte length of one feed. */
+function checkTensor(info: TensorInfo, tensor: HostTensor, where: string): void {
+  const wanted = `${info.dtype}[${info.shape.map((d) => (d === '' ? '?' : d)).join(', ')}]`;
+  const got = `${tensor.dtype}[${tensor.dims.join(', ')}]`;
+  const bad =
+    tensor.dtype !== info.dtype ||
+    // A scalar and a tensor of unknown rank both report an empty shape, so ORT has the last word on rank 0.
+    (info.shape.length > 0 &&
+      (tensor.dims.length !== info.shape.length ||
+        info.shape.some((dim, axis) => typeof dim === 'number' && tensor.dims[axis] !== dim)));
+  if (bad)
+    fail('E_TYPE', {
+      message: `Input '${info.name}' is ${wanted}, the given tensor is ${got}`,
+      where,
+      remedy: 'Give a tensor of the declared dtype and shape.',
+    });
+  const bytes = byteSize(tensor.dtype, countOf(tensor.dims));
+  if (bytes !== tensor.data.byteLength)
+    fail('E_TYPE', {
+      message: `The tensor for input '${info.name}' has ${tensor.data.byteLength} bytes, ${got} takes ${bytes}`,
+      where,
+    });
+}
+
+function transferable(tensors: Tensors): ArrayBuffer[] {
+  const buffers = new Set<ArrayBuffer>();
+  for (const { data } of Object.values(tensors))
+    if (data.buffer instanceof ArrayBuffer && data.byteLength === data.buffer.byteLength)
+      buffers.add(data.buffer);
+  return [...buffers];
+}
+
+/** Each option's translation; undefined options leave ONNX Runtime's default. */
+function rawOptions(options: SessionOptions): RawSessionOptions {
+  const entries: Record<string, string> = {};
+  if (options.prepack === false) entries.disable_prepacking = '1';
+  if (options.cpuFallback === false) entries.disable_cpu_ep_fallback = '1';
+  if (options.externalFolder !== undefined)
+    entries.model_external_initializers_file_folder_path = options.externalFolder;
+  const session: Record<string, unknown> = { ...entries };
+  if (options.spin === false) session.intra_op = { allow_spinning: '0' };
+  const ep = options.ep ?? 'cpu';
+  return {
+    executionProviders: ep === 'cpu' || options.cpuFallback === false ? [ep] : [ep, 'cpu'],
+    graphOptimizationLevel: options.optimize ?? 'all',
+    logSeverityLevel: LOG_LEVELS[options.logLevel ?? 'fatal'],
+    extra: { session },
+    ...(options.threads === undefined ? {} : { intraOpNumThreads: options.threads }),
+    ...(options.memPattern === undefined ? {} : { enableMemPattern: options.memPattern }),
+    ...(options.arena === undefined ? {} : { enableCpuMemArena: options.arena }),
+    ...(options.externalData === undefined ? {} : { externalData: options.externalData }),
+  };
+}
+
+/** The worker is plain JavaScript: next to this file when built, in `dist/` when this file runs as TypeScript. */
+function workerPath(): string {
+  const path = import.meta.url.endsWith('.ts')
+    ? fileURLToPath(new URL('../dist/runtime/session-worker.js', import.meta.url))
+    : fileURLToPath(new URL('./session-worker.js', import.meta.url));
+  if (!existsSync(path))
+    fail('E_RUNTIME', {
+      message: 'The session worker is not built',
+      where: path,
+      remedy: 'Run `npm run build` first.',
+    });
+  return path;
+}
