@@ -10,6 +10,7 @@ import { createHash } from 'node:crypto';
 import { uniformFloat64 } from 'pure-rand/distribution/uniformFloat64';
 import { xoroshiro128plusFromState } from 'pure-rand/generator/xoroshiro128plus';
 import { fail } from './errors.js';
+import { encodeNumbers } from './literals.js';
 import type { Tensor, TensorData } from './tensor.js';
 import { byteSize, type DType, elementCount } from './types.js';
 
@@ -107,9 +108,9 @@ export class InitData implements TensorData {
   #bytes: Uint8Array | undefined;
 
   constructor(init: Initializer, dtype: DType, dims: readonly number[], seed: number | bigint, key: string) {
-    if (!(dtype in ENCODERS))
+    if (!isFloat(dtype))
       fail('E_UNSUPPORTED', {
-        message: `Trainable tensors of dtype ${dtype} have no initializer`,
+        message: `Only floating-point tensors can be initialized, not ${dtype}`,
         where: key,
       });
     this.init = init;
@@ -121,7 +122,7 @@ export class InitData implements TensorData {
   }
 
   read(offset: number, length: number): Uint8Array {
-    this.#bytes ??= encode(this.#dtype, initialValues(this.init, this.#count, this.seed, this.key));
+    this.#bytes ??= encodeNumbers(this.#dtype, initialValues(this.init, this.#count, this.seed, this.key));
     return this.#bytes.subarray(offset, offset + length);
   }
 }
@@ -135,16 +136,6 @@ export function initTensor(
   key: string,
 ): Tensor {
   return { dtype, dims, data: new InitData(init, dtype, dims, seed, key) };
-}
-
-const ENCODERS: Partial<Record<DType, (values: Float64Array) => ArrayBufferView>> = {
-  float32: (values) => Float32Array.from(values),
-  float64: (values) => values,
-};
-
-function encode(dtype: DType, values: Float64Array): Uint8Array {
-  const view = ENCODERS[dtype]?.(values) ?? values;
-  return new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
 }
 
 function initializer<const Fields extends { readonly kind: string }>(
