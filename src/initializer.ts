@@ -12,7 +12,7 @@ import { xoroshiro128plusFromState } from 'pure-rand/generator/xoroshiro128plus'
 import { fail } from './errors.js';
 import { encodeNumbers } from './literals.js';
 import type { Tensor, TensorData } from './tensor.js';
-import { byteSize, type DType, elementCount } from './types.js';
+import { byteSize, type DType, elementCount, isFloat } from './types.js';
 
 /** A source of uniform numbers in [0, 1). */
 export type Random = () => number;
