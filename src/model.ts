@@ -1,4 +1,5 @@
 /** A model: the main graph with its versions, opsets, local functions and texts. */
+import type { Attribute } from './attribute.js';
 import { fail } from './errors.js';
 import type { Graph } from './graph.js';
 
@@ -10,6 +11,8 @@ export interface LocalFunction {
   readonly graph: Graph;
   readonly attributeNames: readonly string[];
   readonly opsets: ReadonlyMap<string, number>;
+  /** Attributes with a default value (`attribute_proto`), by name. */
+  readonly attributeDefaults?: ReadonlyMap<string, Attribute>;
 }
 
 export class Model {

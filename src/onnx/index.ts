@@ -1,0 +1,3 @@
+/** ONNX files: lossless decoding with payload handles, byte-exact re-encoding, streaming atomic saves. */
+export { decodeModel, readModel } from './decode.js';
+export { inheritOrigin } from './origin.js';
