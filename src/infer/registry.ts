@@ -1,0 +1,14 @@
+/** All inference rules by domain and operator. */
+import type { Rule, Rules } from './call.js';
+import { elementwise } from './rules/elementwise.js';
+import { linear } from './rules/linear.js';
+
+const BY_DOMAIN: Readonly<Record<string, Rules>> = {
+  '': { ...elementwise, ...linear },
+};
+
+/** The rule of an operator, or undefined when nothing is known of it. */
+export function ruleOf(domain: string, op: string): Rule | undefined {
+  const rules = BY_DOMAIN[domain];
+  return rules !== undefined && Object.hasOwn(rules, op) ? rules[op] : undefined;
+}
