@@ -2,6 +2,7 @@
 import type { Attribute } from './attribute.js';
 import { type Annotations, Graph, Node, Value } from './graph.js';
 import { Model } from './model.js';
+import { inheritOrigin } from './onnx/origin.js';
 
 export interface ClonedModel {
   readonly model: Model;
@@ -28,22 +29,18 @@ export function cloneModel(model: Model): ClonedModel {
   for (const [domain, version] of model.opsets) copy.opsets.set(domain, version);
   for (const [key, value] of model.metadata) copy.metadata.set(key, value);
   for (const fn of model.functions) {
-    copy.functions.push({
-      domain: fn.domain,
-      name: fn.name,
-      overload: fn.overload,
-      graph: cloner.graph(fn.graph),
-      attributeNames: [...fn.attributeNames],
-      opsets: new Map(fn.opsets),
-    });
+    const graph = cloner.graph(fn.graph);
+    copy.functions.push(inheritOrigin(fn, { ...fn, graph, opsets: new Map(fn.opsets) }));
   }
+  inheritOrigin(model, copy);
   return { model: copy, values: cloner.values, nodes: cloner.nodes };
 }
 
 export interface ClonerOptions {
   /**
    * A value that the cloned region reads but does not define: `keep` reads the original (copying a body within one
-   * model), `copy` makes a copy on first sight (copying everything). Default `keep`.
+   * model), `copy` makes a copy on first sight (copying everything; the copies then also stand for the same encoded
+   * messages of the file). Default `keep`.
    */
   readonly outer?: 'keep' | 'copy';
   /** Original to replacement for values defined outside, e.g. function inputs to the operands of a call. */
@@ -104,14 +101,18 @@ export class Cloner {
     copy.provenance = node.provenance;
     copyAnnotations(node, copy);
     this.nodes.set(node, copy);
-    return copy;
+    return this.#inherit(node, copy);
   }
 
   /** A copy of an attribute; bodies are copied, everything else is immutable and shared. */
   attribute(attribute: Attribute): Attribute {
-    if (attribute.type === 'graph') return { type: 'graph', value: this.graph(attribute.value) };
+    if (attribute.type === 'graph')
+      return this.#inherit(attribute, { type: 'graph', value: this.graph(attribute.value) });
     if (attribute.type === 'graphs')
-      return { type: 'graphs', value: attribute.value.map((graph) => this.graph(graph)) };
+      return this.#inherit(attribute, {
+        type: 'graphs',
+        value: attribute.value.map((graph) => this.graph(graph)),
+      });
     return attribute;
   }
 
@@ -130,7 +131,11 @@ export class Cloner {
       slot.type = output.type;
       copyAnnotations(output, slot);
     }
-    return copy;
+    return this.#inherit(graph, copy);
+  }
+
+  #inherit<T extends object>(from: T, to: T): T {
+    return this.#outer === 'copy' ? inheritOrigin(from, to) : to;
   }
 }
 
