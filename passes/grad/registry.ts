@@ -1,0 +1,61 @@
+/** All gradient rules, by operator. A new rule joins the list of its family; a new family joins `FAMILIES`. */
+import type { Node } from '../../src/graph.js';
+import { activations } from './activation.js';
+import { arithmetic } from './arithmetic.js';
+import { casts } from './cast.js';
+import { convolutions } from './convolution.js';
+import { einsums } from './einsum.js';
+import { elementwise } from './elementwise.js';
+import { indexings } from './indexing.js';
+import { products } from './matmul.js';
+import { movements } from './movement.js';
+import { normalizations } from './normalization.js';
+import { poolings } from './pooling.js';
+import { reductions } from './reduction.js';
+import { rotaries } from './rotary.js';
+import type { Gradient } from './rule.js';
+import { softmaxes } from './softmax.js';
+
+const FAMILIES = [
+  elementwise,
+  arithmetic,
+  activations,
+  softmaxes,
+  reductions,
+  normalizations,
+  products,
+  einsums,
+  convolutions,
+  poolings,
+  movements,
+  indexings,
+  rotaries,
+  casts,
+];
+
+function key(op: string, domain: string): string {
+  return `${domain}:${op}`;
+}
+
+const byOp = new Map<string, Gradient[]>();
+for (const gradient of FAMILIES.flat()) {
+  const name = key(gradient.op, gradient.domain ?? '');
+  byOp.set(name, [...(byOp.get(name) ?? []), gradient]);
+}
+
+/** Every registered rule. */
+export function allGradients(): readonly Gradient[] {
+  return FAMILIES.flat();
+}
+
+/** The rule for a node under an opset version of its domain. */
+export function gradientOf(node: Node, opset: number): Gradient | undefined {
+  return byOp
+    .get(key(node.op, node.domain))
+    ?.find(({ opsets }) => opsets === undefined || (opset >= opsets[0] && opset <= opsets[1]));
+}
+
+/** Whether some version of the operator has a gradient rule. */
+export function hasGradient(op: string, domain = ''): boolean {
+  return byOp.has(key(op, domain));
+}
