@@ -119,7 +119,10 @@ class Scope {
     for (const graph of this.graphs) {
       for (const value of definitions(graph)) {
         if (this.#home.get(value) !== graph || this.state.values.has(value)) continue;
-        if (value.name !== undefined && this.#keepsPin(graph, value, value.name))
+        if (
+          value.name !== undefined &&
+          (this.#keepsPin(graph, value, value.name) || this.#supersedes(graph, value))
+        )
           this.#own(graph, value, value.name);
         else pending.push(value);
       }
@@ -205,6 +208,15 @@ class Scope {
     return true;
   }
 
+  /**
+   * Some files define a name by several Constant nodes, of which the last counts (so ONNX Runtime reads them). The
+   * dead ones share the name as long as nothing reads them.
+   */
+  #supersedes(graph: Graph, value: Value): boolean {
+    const earlier = this.#owners.get(graph)?.get(value.name ?? '');
+    return earlier !== undefined && earlier.uses.size === 0 && isConstant(earlier) && isConstant(value);
+  }
+
   #usedWithin(value: Value, graph: Graph): boolean {
     for (const use of value.uses) {
       let place: Graph | undefined = use.kind === 'node' ? use.node.graph : use.graph;
@@ -212,6 +224,10 @@ class Scope {
     }
     return false;
   }
+}
+
+function isConstant(value: Value): boolean {
+  return value.producer?.op === 'Constant' && value.producer.domain === '';
 }
 
 function* definitions(graph: Graph): IterableIterator<Value> {

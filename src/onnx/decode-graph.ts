@@ -19,6 +19,7 @@ import type { Message, Parsed } from './wire.js';
 /** Values by name, innermost graph first. */
 export class Names {
   readonly #own = new Map<string, Value>();
+  readonly #constants = new Set<string>();
   constructor(readonly outer: Names | undefined) {}
 
   own(name: string): Value | undefined {
@@ -33,13 +34,18 @@ export class Names {
     return undefined;
   }
 
-  add(value: Value, name: string, where: string): Value {
-    if (this.#own.has(name))
+  /**
+   * ONNX Runtime reads Constant nodes as initializers and lets the last of one name win; such files exist (exports of
+   * torch 1.6). Any other double definition is an error.
+   */
+  add(value: Value, name: string, where: string, constant = false): Value {
+    if (this.#own.has(name) && !(constant && this.#constants.has(name)))
       fail('E_INVALID_GRAPH', {
         message: `The name '${name}' is defined twice`,
         where,
         remedy: 'Names are unique within a graph; export the model again.',
       });
+    if (constant) this.#constants.add(name);
     this.#own.set(name, value);
     return value;
   }
@@ -173,13 +179,12 @@ export function decodeNodes(
       () => `node ${i}`,
       () => {
         const parsed = message.parse();
-        const outputs = parsed
-          .strings(NODE.output)
-          .map((name) =>
-            name === ''
-              ? null
-              : scope.add(new Value({ name }), name, `${context.label}, ${nodeLabel(parsed, i)}`),
-          );
+        const constant =
+          parsed.string(NODE.op) === 'Constant' && normalDomain(parsed.string(NODE.domain)) === '';
+        const outputs = parsed.strings(NODE.output).map((name) => {
+          if (name === '') return null;
+          return scope.add(new Value({ name }), name, `${context.label}, ${nodeLabel(parsed, i)}`, constant);
+        });
         return { message, parsed, outputs };
       },
     ),
