@@ -1,0 +1,48 @@
+/** The bias behind a linear: an Add of a constant vector, or a fused op that absorbed it. */
+import type { Use, Value } from '../../src/graph.js';
+import { fusedBias } from './fused-bias.js';
+import type { SiteBias } from './site.js';
+import { traceConstant } from './weight.js';
+
+export interface JoinedBias {
+  /** The output with the bias added, or the plain output where a fused op adds the bias. */
+  readonly y: Value;
+  readonly bias: SiteBias;
+}
+
+/** The use of a value that has one use only; an output slot counts as a use. */
+export function onlyUse(value: Value): Use | undefined {
+  const [use] = value.uses;
+  return value.uses.size === 1 ? use : undefined;
+}
+
+/** True when `value` is a constant with one entry per feature on axis `axis` and 1 elsewhere. */
+export function isBias(value: Value, outDim: number, axis: number): boolean {
+  const dims = traceConstant(value)?.dims;
+  if (dims === undefined || dims.length === 0) return false;
+  // A bias has no more axes than y; feature axis 1 of a Conv output means [out, 1, …] or [1, out, 1, …].
+  const features = axis === -1 ? dims.length - 1 : dims.findIndex((dim) => dim === outDim);
+  if (features < 0 || dims[features] !== outDim) return false;
+  return dims.every((dim, i) => i === features || dim === 1);
+}
+
+export function joinedBias(y: Value, outDim: number, yAxis: number): JoinedBias | undefined {
+  const use = onlyUse(y);
+  if (use?.kind !== 'node' || use.node.graph !== y.producer?.graph) return undefined;
+  const { node } = use;
+  if (node.qualifiedOp !== 'Add') {
+    const fused = fusedBias(use.node, use.index);
+    if (fused === undefined) return undefined;
+    const { value, columns } = fused;
+    const bias = { value: biasPayload(value), scale: 1, included: false };
+    return { y, bias: columns === undefined ? bias : { ...bias, columns } };
+  }
+  const other = node.inputs[1 - use.index];
+  if (other === null || other === undefined || !isBias(other, outDim, yAxis)) return undefined;
+  return { y: node.output(0), bias: { value: biasPayload(other), scale: 1, included: true } };
+}
+
+/** The stored value behind a bias operand. */
+export function biasPayload(operand: Value): Value {
+  return traceConstant(operand)?.value ?? operand;
+}

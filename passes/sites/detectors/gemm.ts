@@ -1,0 +1,28 @@
+/** `Gemm`: y = alpha · A' · B' + beta · C, with either operand transposed. GPT-2's Conv1D is one between Reshapes. */
+import { biasPayload, isBias } from '../bias.js';
+import type { Detector } from '../draft.js';
+import { linearDraft, linearWeight } from '../linear.js';
+import { floatAttribute, intAttribute } from '../payload.js';
+import { traceConstant } from '../weight.js';
+
+export const gemm: Detector = {
+  ops: ['Gemm'],
+  detect(node) {
+    const x = node.input(0);
+    if (traceConstant(x) !== undefined) return [];
+    const weight = linearWeight(node, 1, {
+      transposed: intAttribute(node, 'transB', 0) === 1,
+      scale: floatAttribute(node, 'alpha', 1),
+    });
+    if (weight === undefined) return [];
+    const xAxis = intAttribute(node, 'transA', 0) === 1 ? 0 : -1;
+    const c = node.inputs[2];
+    const bias =
+      c !== null && c !== undefined && isBias(c, weight.outDim, -1)
+        ? { value: biasPayload(c), scale: floatAttribute(node, 'beta', 1), included: true }
+        : undefined;
+    return [
+      linearDraft({ node, x, xAxis, y: node.output(0), weight, ...(bias === undefined ? {} : { bias }) }),
+    ];
+  },
+};

@@ -1,0 +1,20 @@
+/** All detectors by operator. */
+import type { Node } from '../../../src/graph.js';
+import type { Detector } from '../draft.js';
+import { packedAttention } from './attention.js';
+import { pointwiseConv } from './conv.js';
+import { embedLayerNorm } from './embed-layer-norm.js';
+import { gather } from './gather.js';
+import { gemm } from './gemm.js';
+import { matMul } from './matmul.js';
+import { blockQuantized } from './matmul-nbits.js';
+
+const DETECTORS: ReadonlyMap<string, Detector> = new Map(
+  [matMul, gemm, pointwiseConv, packedAttention, blockQuantized, gather, embedLayerNorm].flatMap((detector) =>
+    detector.ops.map((op) => [op, detector] as const),
+  ),
+);
+
+export function detectorOf(node: Node): Detector | undefined {
+  return DETECTORS.get(node.qualifiedOp);
+}

@@ -1,0 +1,11 @@
+/** The model builder of onnxruntime-genai: `/model/layers.0/attn/q_proj/MatMul`, `….q_proj.MatMul.weight`. */
+import type { Exporter } from './exporter.js';
+
+export const genai: Exporter = {
+  id: 'ort-genai',
+  title: 'onnxruntime-genai model builder',
+  matches: (model) =>
+    model.producerName.startsWith('onnxruntime-genai') ||
+    [...model.graph.initializers].some((value) => /\.layers\.\d+\..*\.MatMul\.weight/.test(value.name ?? '')),
+  path: (spelled) => spelled.replace(/\.attn\./, '.self_attn.').replace(/\.attn$/, '.self_attn'),
+};

@@ -1,0 +1,94 @@
+/** All sites of a model: detect, name, open packed weights. */
+import { type Value, walkNodes } from '../../src/graph.js';
+import type { Model } from '../../src/model.js';
+import { isBuffer } from './buffers.js';
+import { detectorOf } from './detectors/index.js';
+import type { Draft, LinearDraft } from './draft.js';
+import { partPaths } from './packed-names.js';
+import { type NamedDraft, nameDrafts } from './paths/index.js';
+import type { ColumnRange, LinearSite, Site } from './site.js';
+
+export interface FindOptions {
+  /** Module paths by node name, weight name or output name; they win over everything recovered. */
+  readonly paths?: ReadonlyMap<string, string>;
+}
+
+/**
+ * Linear and embedding sites of the main graph and of every nested graph, in order of execution. The parts of a packed
+ * linear follow it. Types of values sharpen the result where the model was inferred before (`inferModel`), for packed
+ * projections behind Reshapes above all.
+ */
+export function findSites(model: Model, options: FindOptions = {}): Site[] {
+  const drafts: Draft[] = [];
+  for (const node of walkNodes(model.graph))
+    for (const draft of detectorOf(node)?.detect(node) ?? [])
+      if (!isBuffer(draft.weight.value)) drafts.push(draft);
+  const named = nameDrafts(model, drafts, options.paths);
+  const taken = new Set(named.map(({ path }) => path));
+  return named.flatMap((one): Site[] => {
+    const site = siteOf(one);
+    return site.kind === 'linear' ? [site, ...partsOf(one, site, taken)] : [site];
+  });
+}
+
+function siteOf({ draft, path, guess, guesses, callOf }: NamedDraft): Site {
+  const naming = {
+    path,
+    confidence: guess.confidence,
+    source: guess.source,
+    guesses,
+    ...(callOf === undefined ? {} : { callOf }),
+  };
+  if (draft.kind === 'embedding') return { ...draft, ...naming };
+  const { parts: _parts, ...site } = draft;
+  return { ...site, ...naming };
+}
+
+/** Torch's MultiheadAttention takes its packed projection apart by Gather on a new axis: no column range is read. */
+const IN_PROJECTION = /\.in_proj_(weight|bias)$/;
+
+function partsFor(draft: LinearDraft): LinearDraft['parts'] {
+  if (draft.parts !== undefined) return draft.parts;
+  const values: (Value | undefined)[] = [draft.weight.value, draft.bias?.value];
+  const third = draft.outDim / 3;
+  if (!Number.isInteger(third) || !values.some((value) => IN_PROJECTION.test(value?.name ?? '')))
+    return undefined;
+  return [0, 1, 2].map((i) => ({
+    columns: { start: i * third, end: (i + 1) * third },
+    x: draft.x,
+    y: undefined,
+  }));
+}
+
+function partsOf({ draft, callOf }: NamedDraft, whole: LinearSite, taken: Set<string>): LinearSite[] {
+  const parts = draft.kind === 'linear' ? partsFor(draft) : undefined;
+  if (parts === undefined) return [];
+  const first = callOf === undefined ? undefined : partPaths(callOf, parts.length);
+  const suffix = callOf === undefined ? '' : whole.path.slice(callOf.length);
+  return partPaths(callOf ?? whole.path, parts.length).map((base, i) => {
+    const part = parts[i] as NonNullable<(typeof parts)[number]>;
+    let path = `${base}${suffix}`;
+    // A name beside the packed one may belong to a real module.
+    if (taken.has(path)) path = `${whole.path}.${base.split('.').at(-1) ?? i}`;
+    taken.add(path);
+    const { bias, callOf: _call, ...rest } = whole;
+    return {
+      ...rest,
+      path,
+      packedIn: whole.path,
+      x: part.x,
+      y: part.y,
+      weight: { ...whole.weight, columns: part.columns },
+      outDim: part.columns.end - part.columns.start,
+      ...(bias === undefined
+        ? {}
+        : { bias: { ...bias, columns: shifted(part.columns, bias.columns?.start) } }),
+      ...(first?.[i] === undefined ? {} : { callOf: first[i] }),
+    };
+  });
+}
+
+/** Columns of a part within the bias vector, of which the whole may itself be a range. */
+function shifted({ start, end }: ColumnRange, by = 0): ColumnRange {
+  return { start: start + by, end: end + by };
+}

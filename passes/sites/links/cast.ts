@@ -1,0 +1,15 @@
+/** Identity and Cast: the same elements, perhaps in another type. */
+import { dtypeOfCode } from '../../../src/types.js';
+import { intAttribute } from '../payload.js';
+import type { Link } from './link.js';
+
+export const identity: Link = {
+  ops: ['Identity'],
+  dims: (_node, input) => input,
+};
+
+export const cast: Link = {
+  ops: ['Cast'],
+  dims: (_node, input) => input,
+  dtype: (node) => dtypeOfCode(intAttribute(node, 'to', 0)),
+};

@@ -1,0 +1,28 @@
+/** Names of the projections in a packed weight: virtual module paths beside or below the packed module's own. */
+
+interface Naming {
+  /** The packed module's last component. */
+  readonly packed: RegExp;
+  readonly names: readonly string[];
+  /** `beside`: in place of the packed name, as unpacked checkpoints have them. `below`: under it. */
+  readonly place: 'beside' | 'below';
+}
+
+const NAMINGS: readonly Naming[] = [
+  { packed: /^qkv_proj$/, names: ['q_proj', 'k_proj', 'v_proj'], place: 'beside' },
+  { packed: /^gate_up_proj$/, names: ['gate_proj', 'up_proj'], place: 'beside' },
+  { packed: /^self$/, names: ['query', 'key', 'value'], place: 'below' },
+  { packed: /^(self_attn|encoder_attn|cross_attn)$/, names: ['q_proj', 'k_proj', 'v_proj'], place: 'below' },
+  { packed: /qkv|c_attn|query_key_value|attn|attention/i, names: ['q', 'k', 'v'], place: 'below' },
+  { packed: /c_attn|kv/i, names: ['k', 'v'], place: 'below' },
+];
+
+/** One path per part, in column order. */
+export function partPaths(path: string, count: number): string[] {
+  const components = path.split('.');
+  const last = components.at(-1) ?? '';
+  const naming = NAMINGS.find(({ packed, names }) => names.length === count && packed.test(last));
+  const base = naming?.place === 'beside' ? components.slice(0, -1) : components;
+  const names = naming?.names ?? Array.from({ length: count }, (_, i) => `part${i}`);
+  return names.map((name) => [...base, name].join('.'));
+}

@@ -1,0 +1,121 @@
+/** Several projections in one weight: the Split, or the Slices, that take its output apart by columns. */
+import type { Node, Value } from '../../src/graph.js';
+import type { Part } from './draft.js';
+import { constantIntegers, intAttribute, intsAttribute, intsOfAttributeOrInput } from './payload.js';
+import type { ColumnRange } from './site.js';
+
+interface Whole {
+  readonly x: Value;
+  readonly y: Value;
+  readonly inDim: number;
+  readonly outDim: number;
+  /** Whether the features of x and y are on their last axes. */
+  readonly plain: boolean;
+}
+
+interface Piece {
+  readonly columns: ColumnRange;
+  readonly y: Value;
+}
+
+/** The parts of a linear whose output is read by nothing but column ranges; undefined for ordinary linears. */
+export function packedParts(whole: Whole): readonly Part[] | undefined {
+  if (!whole.plain) return undefined;
+  const direct = pieces(whole.y, whole.outDim);
+  if (direct !== undefined) return direct.map((piece) => ({ ...piece, x: whole.x }));
+  const viewed = keptFeatures(whole.y, whole.outDim);
+  const behind = viewed === undefined ? undefined : pieces(viewed, whole.outDim);
+  if (viewed === undefined || behind === undefined) return undefined;
+  // y went from rows [n, out] to [batch, sequence, out]; x has to be the value before its own flattening.
+  const x = unflattened(whole.x, whole.inDim, rankOf(viewed));
+  return behind.map(({ columns, y }) => ({ columns, x: x ?? whole.x, y: x === undefined ? undefined : y }));
+}
+
+function rankOf(value: Value): number | undefined {
+  return value.type?.kind === 'tensor' ? value.type.shape?.length : undefined;
+}
+
+function lastDim(value: Value): number | undefined {
+  const dim = value.type?.kind === 'tensor' ? value.type.shape?.at(-1) : undefined;
+  return typeof dim === 'number' ? dim : undefined;
+}
+
+/** The output of the Reshape that is the only reader of `value`, if it keeps the last axis. */
+function keptFeatures(value: Value, features: number): Value | undefined {
+  const [use] = value.uses;
+  if (value.uses.size !== 1 || use?.kind !== 'node' || use.index !== 0) return undefined;
+  if (use.node.qualifiedOp !== 'Reshape') return undefined;
+  const output = use.node.output(0);
+  return constantIntegers(use.node.inputs[1])?.at(-1) === features || lastDim(output) === features
+    ? output
+    : undefined;
+}
+
+/** The value before the Reshape that flattened it to rows, if its last axis holds the features. */
+function unflattened(x: Value, features: number, rank: number | undefined): Value | undefined {
+  const producer = x.producer;
+  if (producer?.qualifiedOp !== 'Reshape') return undefined;
+  const before = producer.input(0);
+  if (lastDim(before) !== features) return undefined;
+  return rank === undefined || rankOf(before) === rank ? before : undefined;
+}
+
+/** Column ranges read from `y`, when nothing else (but Shape) reads it. */
+function pieces(y: Value, outDim: number): readonly Piece[] | undefined {
+  const found: Piece[] = [];
+  for (const use of y.uses) {
+    if (use.kind !== 'node') return undefined;
+    if (use.node.qualifiedOp === 'Shape') continue;
+    const some = use.index === 0 ? PIECES[use.node.qualifiedOp]?.(use.node, outDim) : undefined;
+    if (some === undefined) return undefined;
+    found.push(...some);
+  }
+  found.sort((a, b) => a.columns.start - b.columns.start);
+  const overlaps = found.some((piece, i) => piece.columns.start < (found[i - 1]?.columns.end ?? 0));
+  return found.length < 2 || overlaps ? undefined : found;
+}
+
+const PIECES: Readonly<Record<string, (node: Node, outDim: number) => Piece[] | undefined>> = {
+  Split: splitPieces,
+  Slice: slicePieces,
+};
+
+/** Whether `axis` is the last one of `value`; a positive axis is believed where the rank is unknown. */
+function isLastAxis(value: Value, axis: number): boolean {
+  const rank = rankOf(value);
+  if (axis < 0) return axis === -1;
+  return rank === undefined ? axis > 0 : axis === rank - 1;
+}
+
+function splitPieces(node: Node, outDim: number): Piece[] | undefined {
+  if (!isLastAxis(node.input(0), intAttribute(node, 'axis', 0))) return undefined;
+  const count = node.outputs.length;
+  const equal = node.inputs[1] == null && intsAttribute(node, 'split') === undefined;
+  const sizes = equal
+    ? Array.from({ length: count }, () => outDim / count)
+    : intsOfAttributeOrInput(node, 'split', 1);
+  if (sizes === undefined || sizes.reduce((sum, size) => sum + size, 0) !== outDim) return undefined;
+  const found: Piece[] = [];
+  let start = 0;
+  for (const [i, size] of sizes.entries()) {
+    const y = node.outputs[i];
+    if (y !== null && y !== undefined) found.push({ columns: { start, end: start + size }, y });
+    start += size;
+  }
+  return found;
+}
+
+function slicePieces(node: Node, outDim: number): Piece[] | undefined {
+  const starts = intsOfAttributeOrInput(node, 'starts', 1);
+  const ends = intsOfAttributeOrInput(node, 'ends', 2);
+  const axes = intsOfAttributeOrInput(node, 'axes', 3);
+  const steps = constantIntegers(node.inputs[4]);
+  if (starts?.length !== 1 || ends?.length !== 1 || axes?.length !== 1) return undefined;
+  if (steps !== undefined && steps[0] !== 1) return undefined;
+  if (!isLastAxis(node.input(0), axes[0] ?? 0)) return undefined;
+  const at = (index: number): number => Math.max(0, Math.min(outDim, index < 0 ? index + outDim : index));
+  const columns = { start: at(starts[0] ?? 0), end: at(ends[0] ?? 0) };
+  return columns.end > columns.start && columns.end - columns.start < outDim
+    ? [{ columns, y: node.output(0) }]
+    : undefined;
+}

@@ -1,0 +1,19 @@
+/** The name of the stored weight without the parameter's own name and what tools appended. */
+import type { Draft } from '../draft.js';
+import { moduleOfParameter } from './parameter-name.js';
+import { type PathContext, perDraft } from './source.js';
+
+/**
+ * How far the owner of a weight is the site: 1 for a weight of its own. A tied weight has the name of one of its
+ * readers, by convention the embedding, so a linear beside an embedding is believed half.
+ */
+export function ownership(draft: Draft, context: PathContext): number {
+  const readers = context.readers.get(draft.weight.value) ?? [];
+  return draft.kind === 'linear' && readers.some((reader) => reader.kind === 'embedding') ? 0.5 : 1;
+}
+
+export const weightName = perDraft('weight name', 'exporter', (draft, context) => {
+  const owner = moduleOfParameter(draft.weight.value.name);
+  if (owner === undefined) return undefined;
+  return { path: owner.path, confidence: ownership(draft, context) * (owner.proper ? 0.95 : 0.4) };
+});
