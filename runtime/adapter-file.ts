@@ -1,0 +1,58 @@
+/**
+ * Adapter files: safetensors whose metadata holds the adapter's record (method, configuration, modules) and the digest
+ * of the base weights it was trained on. Keys are `<module path>.<parameter>`; matrices are stored as trained, [in, out].
+ */
+import { ADAPTER_METADATA_KEY, type AdapterRecord, parseAdapterRecord } from '../passes/adapter-record.js';
+import { fail } from '../src/errors.js';
+import type { Tensor } from '../src/tensor.js';
+import { digestFile } from './digest.js';
+import { readSafetensors, type WritableTensor, writeSafetensors } from './safetensors.js';
+
+const BASE_KEY = 'peft_compile.base';
+
+export interface AdapterFile {
+  readonly record: AdapterRecord;
+  readonly tensors: ReadonlyMap<string, Tensor>;
+  /** SHA-256 of the file. */
+  readonly digest: string;
+  /** Digest of the base model's weights when the trainer knew it. */
+  readonly baseDigest: string | undefined;
+}
+
+/** Reads an adapter. Throws E_INVALID_DATA when the file is no adapter of ours or lacks a tensor of its record. */
+export async function readAdapter(path: string): Promise<AdapterFile> {
+  const { tensors, metadata } = readSafetensors(path);
+  const text =
+    metadata.get(ADAPTER_METADATA_KEY) ??
+    fail('E_INVALID_DATA', {
+      message: 'The file has no adapter record in its metadata',
+      where: path,
+      remedy: 'Pass the adapter.safetensors that peft-compile train wrote',
+    });
+  const record = parseAdapterRecord(text, path);
+  for (const site of record.sites)
+    for (const { key, shape } of Object.values(site.params)) checkTensor(path, key, shape, tensors.get(key));
+  return { record, tensors, digest: await digestFile(path), baseDigest: metadata.get(BASE_KEY) };
+}
+
+/** Writes an adapter atomically. `tensors` by adapter key. */
+export async function writeAdapter(
+  path: string,
+  record: AdapterRecord,
+  tensors: ReadonlyMap<string, WritableTensor>,
+  options: { readonly force?: boolean; readonly baseDigest?: string } = {},
+): Promise<void> {
+  const metadata = new Map([[ADAPTER_METADATA_KEY, JSON.stringify(record)]]);
+  if (options.baseDigest !== undefined) metadata.set(BASE_KEY, options.baseDigest);
+  await writeSafetensors(path, tensors, { metadata, force: options.force ?? false });
+}
+
+function checkTensor(path: string, key: string, shape: readonly number[], tensor: Tensor | undefined): void {
+  const found = tensor === undefined ? 'missing' : `[${tensor.dims.join(', ')}]`;
+  if (found !== `[${shape.join(', ')}]`)
+    fail('E_INVALID_DATA', {
+      message: `Tensor '${key}' is ${found}, the adapter's record says [${shape.join(', ')}]`,
+      where: path,
+      remedy: 'The file is incomplete or was edited; train again or restore it',
+    });
+}

@@ -1,0 +1,35 @@
+/** Runs fold formulas in ONNX Runtime. Formulas of equal text share a session, so a model needs as many as it has weight shapes. */
+import { encodeModel } from '../../src/onnx/index.js';
+import type { Model } from '../../src/model.js';
+import { printModel } from '../../src/text/index.js';
+import type { HostTensor } from '../host-tensor.js';
+import { type Session, SessionHost } from '../session.js';
+
+export class FormulaEvaluator {
+  readonly #host = new SessionHost();
+  readonly #sessions = new Map<string, Promise<Session>>();
+
+  /** The single output of a formula. Input buffers are given away: they are empty afterwards. */
+  async run(formula: Model, feeds: Readonly<Record<string, HostTensor>>): Promise<HostTensor> {
+    const session = await this.#session(formula);
+    const outputs = await session.run({ feeds, transfer: true });
+    const output = outputs[formula.graph.outputs[0]?.name ?? ''];
+    if (output === undefined) throw new Error('A fold formula returned nothing');
+    return output;
+  }
+
+  close(): Promise<void> {
+    return this.#host.close();
+  }
+
+  #session(formula: Model): Promise<Session> {
+    const key = printModel(formula);
+    let session = this.#sessions.get(key);
+    if (session === undefined) {
+      // Formulas run once per weight: repacking or arenas would only hold memory.
+      session = this.#host.createSession(encodeModel(formula), { prepack: false, memPattern: false, arena: false });
+      this.#sessions.set(key, session);
+    }
+    return session;
+  }
+}
