@@ -13,12 +13,13 @@
  */
 import { fail } from '../src/errors.js';
 import type { Node, Value } from '../src/graph.js';
-import { constantOf } from '../src/infer/index.js';
+import { tensorOf } from '../src/literals.js';
 import type { Model } from '../src/model.js';
 import { Builder } from '../src/ops/builder.js';
+import type { Tensor } from '../src/tensor.js';
 import { type Dim, formatType } from '../src/types.js';
 import { applyEdit } from './edit.js';
-import { int32Vector, readNumber } from './literals.js';
+import { scalarOf } from './grad/scalars.js';
 
 /** Node metadata that marks a Dropout as the adapter's. */
 const MARK = 'peft_compile.dropout';
@@ -78,7 +79,7 @@ export function probabilityOf(node: Node): number {
   const ratio = node.inputs[1];
   if (ratio === null || ratio === undefined) return 0.5;
   return (
-    readNumber(constantOf(ratio)) ??
+    scalarOf(ratio) ??
     fail('E_UNSUPPORTED', {
       message: 'The probability of this Dropout is not a constant',
       where: node.label,
@@ -154,7 +155,7 @@ export class DropoutMasks {
     const trailing = Array.from({ length: shape.length - 1 - axis }, (_, i) => i + 1);
     const line =
       typeof size === 'number'
-        ? this.#b.constant(int32Vector(Array.from({ length: size }, (_, i) => i)), 'indices')
+        ? this.#b.constant(iota(size), 'indices')
         : op.Range(0, op.Cast(op.Gather(op.Shape(x), axis), { to: 'int32' }), 1);
     return trailing.length === 0 ? line : op.Unsqueeze(line, trailing);
   }
@@ -182,6 +183,12 @@ export class DropoutMasks {
     this.#shared.set(key, made);
     return made;
   }
+}
+
+/** int32 vector 0, 1, …, n − 1. */
+function iota(size: number): Tensor {
+  const numbers = Array.from({ length: size }, (_, i) => i);
+  return tensorOf('int32', [size], numbers);
 }
 
 /** Odd multipliers and powers of two. */

@@ -1,6 +1,5 @@
 import { z } from 'zod';
-import { floatVector } from '../literals.js';
-import { castTo, defineLoss, floatTensor, lossDtype, sizeOf, targetShape } from './loss.js';
+import { castTo, defineLoss, floatTensor, lossDtype, sizeOf, targetShape, vector } from './loss.js';
 
 /**
  * Binary cross-entropy of scores x against targets t in [0, 1], as `torch.nn.BCEWithLogitsLoss`:
@@ -33,12 +32,10 @@ export const bceWithLogits = defineLoss({
         : op.Add(
             op.Mul(
               t,
-              b.constant(
-                floatVector(
-                  positiveWeights.map((w) => w - 1),
-                  dtype,
-                ),
-                'weights',
+              vector(
+                b,
+                positiveWeights.map((w) => w - 1),
+                dtype,
               ),
             ),
             1,
@@ -51,7 +48,7 @@ export const bceWithLogits = defineLoss({
       gradient(scale) {
         const s = op.Sigmoid(minusX);
         const d = op.Sub(negative, positive === undefined ? s : op.Mul(positive, s));
-        return [{ of: scores, value: castTo(b, op.Mul(d, scale), stored) }];
+        return { of: scores, value: castTo(b, op.Mul(d, scale), stored) };
       },
     };
   },

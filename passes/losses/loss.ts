@@ -5,6 +5,7 @@
 import type { z } from 'zod';
 import { fail } from '../../src/errors.js';
 import type { Value } from '../../src/graph.js';
+import { tensorOf } from '../../src/literals.js';
 import type { Builder } from '../../src/ops/builder.js';
 import { type DType, formatType, isFloat, type Shape } from '../../src/types.js';
 import { type Json, parseOptions } from '../options.js';
@@ -43,10 +44,10 @@ export interface BuiltLoss {
   readonly weight: Value;
   readonly metrics?: readonly LossMetric[];
   /**
-   * The gradient of `total · scale` by the outputs that were read, where a formula is cheaper than what differentiation
-   * of the loss would give. Absent: the loss is differentiated like the rest of the graph.
+   * The gradient of `total · scale` by the one output that was read, where a formula is cheaper than what
+   * differentiation of the loss would give. Absent: the loss is differentiated like the rest of the graph.
    */
-  gradient?(scale: Value): readonly { readonly of: Value; readonly value: Value }[];
+  gradient?(scale: Value): { readonly of: Value; readonly value: Value };
 }
 
 export interface LossDefinition<C> {
@@ -118,6 +119,11 @@ export function castTo(b: Builder, value: Value, dtype: DType): Value {
   return value.type?.kind === 'tensor' && value.type.dtype === dtype
     ? value
     : b.op.Cast(value, { to: dtype });
+}
+
+/** A constant vector. */
+export function vector(b: Builder, values: readonly number[], dtype: DType): Value {
+  return b.constant(tensorOf(dtype, [values.length], values), 'weights');
 }
 
 /** Number of elements of `value` as a scalar of `dtype`. */

@@ -21,9 +21,10 @@ export const mse = defineLoss({
     return {
       total: op.ReduceSum(op.Mul(difference, difference), { keepdims: 0 }),
       weight: sizeOf(b, difference, dtype),
-      gradient: (scale) => [
-        { of: prediction, value: castTo(b, op.Mul(difference, op.Mul(scale, 2)), stored) },
-      ],
+      gradient: (scale) => ({
+        of: prediction,
+        value: castTo(b, op.Mul(difference, op.Mul(scale, 2)), stored),
+      }),
     };
   },
 });

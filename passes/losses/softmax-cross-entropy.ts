@@ -8,8 +8,7 @@
 import type { Value } from '../../src/graph.js';
 import type { Builder } from '../../src/ops/builder.js';
 import type { DType, Shape } from '../../src/types.js';
-import { floatVector } from '../literals.js';
-import { type BuiltLoss, castTo, floatTensor, lossDtype } from './loss.js';
+import { type BuiltLoss, castTo, floatTensor, lossDtype, vector } from './loss.js';
 
 export interface CrossEntropyOptions {
   readonly loss: string;
@@ -42,8 +41,7 @@ export function softmaxCrossEntropy(
   const ignored = op.Equal(labels, options.ignoreIndex);
   const target = op.Where(ignored, 0, labels);
   const counted = op.Cast(op.Not(ignored), { to: dtype });
-  const weights =
-    classWeights === undefined ? undefined : b.constant(floatVector(classWeights, dtype), 'weights');
+  const weights = classWeights === undefined ? undefined : vector(b, classWeights, dtype);
   const rowWeight = weights === undefined ? counted : op.Mul(counted, op.Gather(weights, target));
 
   const p = op.Softmax(z, last);
@@ -77,7 +75,7 @@ export function softmaxCrossEntropy(
           : op.Sub(op.Mul(p, op.Add(c, op.Mul(smooth.mass, scale))), op.Mul(smooth.uniform, scale));
       const corrected = op.Sub(op.GatherElements(dense, target, last), c);
       const dz = op.ScatterElements(dense, target, corrected, last);
-      return [{ of: logits, value: castTo(b, dz, stored) }];
+      return { of: logits, value: castTo(b, dz, stored) };
     },
   };
 }

@@ -118,6 +118,8 @@ export const stepManifestSchema = z.object({
   }),
   batch: z.array(batchInput),
   params: z.array(parameter),
+  /** Keys of trainable parameters that the loss does not depend on: they keep their values and are in no graph's inputs. */
+  untrained: z.array(name),
   optimizer,
   scalars: z.array(scalar),
   outputs: z.object({

@@ -1,0 +1,54 @@
+/** The eval graph: the model without dropout and gradients, with the same parameter inputs and the same loss. */
+import { cloneModel } from '../../src/clone.js';
+import type { Value } from '../../src/graph.js';
+import { inferModel } from '../../src/infer/index.js';
+import type { Model } from '../../src/model.js';
+import { Builder } from '../../src/ops/builder.js';
+import type { AdapterParam } from '../adapter-record.js';
+import { stripDropout } from '../dropout.js';
+import type { ConfiguredLoss } from '../losses/loss.js';
+import { finish, lossOutputs } from './finish.js';
+import type { FixedNames } from './layout.js';
+import type { PublicNames } from './names.js';
+import { addObjective, type LabelNames } from './objective.js';
+import { liftTrainables } from './trainables.js';
+
+export interface EvalOptions {
+  readonly loss: ConfiguredLoss;
+  readonly names: PublicNames;
+  readonly labelNames: LabelNames;
+  readonly fixed: FixedNames;
+  readonly metrics: readonly string[];
+  readonly outputs: 'loss' | 'all';
+}
+
+export interface EvalGraph {
+  readonly model: Model;
+  /** Outputs of the adapted model that the graph has, under their own names. */
+  readonly outputs: readonly { readonly name: string; readonly value: Value }[];
+}
+
+/** `params` become inputs; parameters that are not trained stay weights. The model keeps its ops: nothing is lowered. */
+export function emitEval(adapted: Model, params: readonly AdapterParam[], options: EvalOptions): EvalGraph {
+  const { model } = cloneModel(adapted);
+  inferModel(model);
+  liftTrainables(model, params);
+  stripDropout(model);
+  const objective = addObjective(model, options.loss, options.names, options.labelNames);
+  const outputs = model.graph.outputs.flatMap(({ name, value }) =>
+    name !== undefined && (options.outputs === 'all' || objective.outputs.includes(name))
+      ? [{ name, value }]
+      : [],
+  );
+  const b = new Builder(model, { provenance: 'eval' });
+  finish(
+    model,
+    b,
+    [],
+    [
+      ...lossOutputs(objective, options.fixed, options.metrics),
+      ...outputs.map(({ name, value }) => [name, value] as const),
+    ],
+  );
+  return { model, outputs };
+}

@@ -1,0 +1,151 @@
+/** Puts a loss onto a model and differentiates it. */
+import { fail } from '../../src/errors.js';
+import { type Graph, type Output, Value } from '../../src/graph.js';
+import type { Model } from '../../src/model.js';
+import { Builder } from '../../src/ops/builder.js';
+import { valuesRead } from '../../src/order.js';
+import { type DType, isFloat, tensorType } from '../../src/types.js';
+import { backward } from '../backward.js';
+import { applyEdit } from '../edit.js';
+import { type BuiltLoss, type ConfiguredLoss, castTo, type LabelInput } from '../losses/loss.js';
+import type { PublicNames } from './names.js';
+
+/** A label input and the name its loss asked for. */
+export interface PlacedLabel {
+  readonly input: LabelInput;
+  readonly value: Value;
+}
+
+export interface Objective {
+  readonly built: BuiltLoss;
+  /** Mean loss and weight, float32 scalars. */
+  readonly loss: Value;
+  readonly weight: Value;
+  /** 1/weight; finite where nothing counts. */
+  readonly scale: Value;
+  readonly labels: readonly PlacedLabel[];
+  /** Names of the model's outputs that the loss reads. */
+  readonly outputs: readonly string[];
+  /** Dtype of the first output the loss reads. */
+  readonly modelDtype: DType;
+}
+
+/** Label names are the same in every graph of one emission. */
+export type LabelNames = Map<string, string>;
+
+/** Builds the loss behind the model's outputs and appends it to the graph. */
+export function addObjective(
+  model: Model,
+  loss: ConfiguredLoss,
+  names: PublicNames,
+  labelNames: LabelNames,
+): Objective {
+  const b = new Builder(model, { provenance: `loss ${loss.id}` });
+  const labels: PlacedLabel[] = [];
+  const read = new Set<Output>();
+  const built = loss.build({
+    b,
+    output(name) {
+      const found = findOutput(model.graph, name);
+      read.add(found);
+      return found.value;
+    },
+    label(input) {
+      const name = labelNames.get(input.name) ?? names.claim(input.name);
+      labelNames.set(input.name, name);
+      const value = new Value({ name, type: tensorType(input.dtype, input.shape) });
+      labels.push({ input, value });
+      return value;
+    },
+  });
+  // A batch in which nothing counts has loss 0 and no gradient, not 0/0.
+  const scale = b.op.Reciprocal(b.op.Max([built.weight, smallest(b, built.weight)]));
+  const mean = castTo(b, b.op.Mul(built.total, scale), 'float32');
+  const weight = castTo(b, built.weight, 'float32');
+  applyEdit({
+    label: `loss ${loss.id}`,
+    graph: model.graph,
+    add: { nodes: b.nodes, at: 'end' },
+    addInitializers: b.initializers,
+    addInputs: labels.map(({ value }) => value),
+  });
+  const first = [...read][0]?.value.type;
+  return {
+    built,
+    loss: mean,
+    weight,
+    scale,
+    labels,
+    outputs: [...read].map((output) => output.name ?? output.value.label),
+    modelDtype: first?.kind === 'tensor' ? first.dtype : 'float32',
+  };
+}
+
+/**
+ * Gradients of `total · scale` by those of `wrt` that the loss reads; `scale` absent means 1.
+ * Throws E_NO_GRADIENT where an op on the way has no rule.
+ */
+export function differentiate(
+  model: Model,
+  { built }: Objective,
+  wrt: readonly Value[],
+  scale: Value | undefined,
+): Map<Value, Value> {
+  const b = new Builder(model, { provenance: 'loss' });
+  const factor = scale ?? b.scalar(1, dtypeOf(built.total));
+  const { of, value: seed } = built.gradient?.(factor) ?? { of: built.total, value: factor };
+  applyEdit({
+    label: 'gradient of the loss',
+    graph: model.graph,
+    add: { nodes: b.nodes, at: 'end' },
+    addInitializers: b.initializers,
+  });
+  const read = ancestors(of);
+  const { edit, gradients } = backward(model, {
+    loss: of,
+    seed,
+    wrt: wrt.filter((value) => read.has(value)),
+  });
+  applyEdit(edit);
+  return gradients;
+}
+
+/** All values that `value` is computed from, itself included. */
+function ancestors(value: Value): Set<Value> {
+  const seen = new Set<Value>([value]);
+  for (const current of seen) {
+    if (current.producer === undefined) continue;
+    for (const input of valuesRead(current.producer)) seen.add(input);
+  }
+  return seen;
+}
+
+function findOutput(graph: Graph, name: string | undefined): Output {
+  const { outputs } = graph;
+  const known = outputs.map((output) => output.name ?? output.value.label).join(', ');
+  if (name !== undefined)
+    return (
+      outputs.find((output) => output.name === name) ??
+      fail('E_NO_MATCH', {
+        message: `The model has no output '${name}'`,
+        remedy: `It has: ${known}`,
+      })
+    );
+  const floats = outputs.filter(({ value: { type } }) => type?.kind === 'tensor' && isFloat(type.dtype));
+  return (
+    outputs.find((output) => output.name === 'logits') ??
+    floats[0] ??
+    fail('E_NO_MATCH', {
+      message: 'The model has no floating-point output for the loss',
+      remedy: known === '' ? 'Export the model with its outputs' : `It has: ${known}`,
+    })
+  );
+}
+
+function dtypeOf(value: Value): DType {
+  return value.type?.kind === 'tensor' ? value.type.dtype : 'float32';
+}
+
+function smallest(b: Builder, like: Value): Value {
+  return b.scalar(1e-12, dtypeOf(like));
+}

@@ -1,0 +1,42 @@
+/** What the step target can be asked for. */
+import type { z } from 'zod';
+import type { Loss } from '../losses/loss.js';
+import type { Optimizer } from '../optimizers/optimizer.js';
+import type { scheduleSchema } from './manifest.js';
+
+/** Settings of one parameter group. */
+export interface GroupOptions {
+  /** Factor on the learning rate; default 1. */
+  readonly lrScale?: number;
+  /** Overrides what the method says per parameter. */
+  readonly weightDecay?: boolean;
+}
+
+export interface StepOptions {
+  /** A loss that ships, by id, or one of your own. */
+  readonly loss: string | Loss;
+  readonly lossConfig?: unknown;
+  /** Default `adamw`. */
+  readonly optimizer?: string | Optimizer;
+  readonly optimizerConfig?: unknown;
+  /** Recorded in the manifest; the host computes the learning rate. Default: constant 1e-3. */
+  readonly schedule?: z.input<typeof scheduleSchema>;
+  /** Largest global 2-norm of the gradient; absent or null for no clipping. */
+  readonly clip?: number | null;
+  /** Micro-batches per optimizer step; above 1 the target is a `grad` and an `update` graph instead of `step`. Default 1. */
+  readonly accumulation?: number;
+  /** By group name, as the method declares groups. */
+  readonly groups?: Readonly<Record<string, GroupOptions>>;
+  /** Overrides the dropout probability that the adapter was inserted with; 0 switches it off. */
+  readonly dropout?: number;
+  /** Give the gradient of every parameter as an output of the `step` graph. Default false. */
+  readonly gradients?: boolean;
+  /** Outputs of the model in the eval graph: what the loss reads, or all. Default `loss`. */
+  readonly evalOutputs?: 'loss' | 'all';
+  /** Digest of the base model for the manifest. */
+  readonly baseDigest?: string;
+  /** Parameters above this many elements are updated on their own and not within a flat tensor. */
+  readonly flatLimit?: number;
+  /** File names of graph models. Default `step.onnx`, `grad.onnx`, `update.onnx`, `eval.onnx`. */
+  readonly fileName?: (graph: 'step' | 'grad' | 'update' | 'eval') => string;
+}

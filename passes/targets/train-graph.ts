@@ -1,0 +1,78 @@
+/** The part that the `step` and `grad` graphs share: forward pass with live dropout, loss, gradients of the adapter. */
+
+import { cloneModel } from '../../src/clone.js';
+import { fail } from '../../src/errors.js';
+import { Value } from '../../src/graph.js';
+import { inferModel } from '../../src/infer/index.js';
+import type { Model } from '../../src/model.js';
+import { tensorType } from '../../src/types.js';
+import type { AdapterParam } from '../adapter-record.js';
+import { adapterDropouts, lowerDropout, probabilityOf } from '../dropout.js';
+import type { ConfiguredLoss } from '../losses/loss.js';
+import { normalizeForTraining } from '../normalize/index.js';
+import type { PublicNames } from './names.js';
+import { addObjective, differentiate, type LabelNames, type Objective } from './objective.js';
+import { liftTrainables } from './trainables.js';
+
+export interface TrainGraphOptions {
+  readonly loss: ConfiguredLoss;
+  readonly names: PublicNames;
+  readonly labelNames: LabelNames;
+  /** Divide the gradients by the weight of the batch. */
+  readonly mean: boolean;
+  readonly seedName: string;
+  readonly dropout: number | undefined;
+}
+
+export interface TrainGraph {
+  readonly model: Model;
+  readonly objective: Objective;
+  /** Parameters the loss depends on, in record order, with their graph inputs and gradients. */
+  readonly trained: readonly {
+    readonly param: AdapterParam;
+    readonly input: Value;
+    readonly gradient: Value;
+  }[];
+  /** Parameters the loss does not depend on. */
+  readonly untrained: readonly AdapterParam[];
+  /** Largest dropout probability in force. */
+  readonly dropout: number;
+}
+
+/** Builds on a copy: the adapted model stays as it is. Throws E_NO_MATCH when no parameter reaches the loss. */
+export function buildTrainGraph(
+  adapted: Model,
+  params: readonly AdapterParam[],
+  options: TrainGraphOptions,
+): TrainGraph {
+  const { model } = cloneModel(adapted);
+  inferModel(model);
+  const lifted = liftTrainables(model, params);
+  const dropouts = adapterDropouts(model).map((node) => options.dropout ?? probabilityOf(node));
+  const dropout = Math.max(0, ...dropouts);
+  const seed = new Value({ name: options.seedName, type: tensorType('int32', []) });
+  lowerDropout(model, seed, options.dropout);
+  if (dropout > 0) model.graph.addInput(seed);
+  normalizeForTraining(model);
+  const objective = addObjective(model, options.loss, options.names, options.labelNames);
+  const gradients = differentiate(
+    model,
+    objective,
+    lifted.map(({ input }) => input),
+    options.mean ? objective.scale : undefined,
+  );
+  const trained: { param: AdapterParam; input: Value; gradient: Value }[] = [];
+  const untrained: AdapterParam[] = [];
+  for (const { param, input } of lifted) {
+    const gradient = gradients.get(input);
+    if (gradient === undefined) untrained.push(param);
+    else trained.push({ param, input, gradient });
+  }
+  if (trained.length === 0)
+    fail('E_NO_MATCH', {
+      message: 'The loss depends on no trainable parameter',
+      where: `loss ${options.loss.id} on '${objective.outputs.join("', '")}'`,
+      remedy: 'Name another output for the loss, or adapt other sites',
+    });
+  return { model, objective, trained, untrained, dropout };
+}
