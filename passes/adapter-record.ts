@@ -30,6 +30,8 @@ const adapterParam = z.object({
 const adapterSite = z.object({
   path: z.string(),
   kind: z.string(),
+  /** The method's configuration at this site, rank and alpha patterns applied. */
+  config: z.record(z.string(), z.json()),
   params: z.record(z.string(), adapterParam),
 });
 
@@ -60,6 +62,11 @@ export function readAdapterRecord(model: Model): AdapterRecord {
       ...(where === undefined ? {} : { where }),
       remedy: 'Insert one first: peft-compile insert',
     });
+  return parseAdapterRecord(text, where ?? 'the model metadata');
+}
+
+/** Parses a record written by `writeAdapterRecord` or stored in an adapter file. Throws E_INVALID_DATA. */
+export function parseAdapterRecord(text: string, where: string): AdapterRecord {
   let parsed: unknown;
   try {
     parsed = JSON.parse(text);
@@ -69,9 +76,9 @@ export function readAdapterRecord(model: Model): AdapterRecord {
   const result = adapterRecordSchema.safeParse(parsed);
   if (result.success) return result.data;
   return fail('E_INVALID_DATA', {
-    message: `The adapter record in the model metadata is malformed: ${z.prettifyError(result.error)}`,
-    where: ADAPTER_METADATA_KEY,
-    remedy: 'Insert the adapter again',
+    message: `The adapter record is malformed: ${z.prettifyError(result.error)}`,
+    where,
+    remedy: 'Insert or train the adapter again',
   });
 }
 

@@ -42,8 +42,8 @@ export async function writeAdapter(
   tensors: ReadonlyMap<string, WritableTensor>,
   options: { readonly force?: boolean; readonly baseDigest?: string } = {},
 ): Promise<void> {
-  const metadata = new Map([[ADAPTER_METADATA_KEY, JSON.stringify(record)]]);
-  if (options.baseDigest !== undefined) metadata.set(BASE_KEY, options.baseDigest);
+  const metadata: Record<string, string> = { [ADAPTER_METADATA_KEY]: JSON.stringify(record) };
+  if (options.baseDigest !== undefined) metadata[BASE_KEY] = options.baseDigest;
   await writeSafetensors(path, tensors, { metadata, force: options.force ?? false });
 }
 

@@ -1,6 +1,7 @@
 /** Runs fold formulas in ONNX Runtime. Formulas of equal text share a session, so a model needs as many as it has weight shapes. */
-import { encodeModel } from '../../src/onnx/index.js';
+
 import type { Model } from '../../src/model.js';
+import { encodeModel } from '../../src/onnx/index.js';
 import { printModel } from '../../src/text/index.js';
 import type { HostTensor } from '../host-tensor.js';
 import { type Session, SessionHost } from '../session.js';
@@ -12,7 +13,7 @@ export class FormulaEvaluator {
   /** The single output of a formula. Input buffers are given away: they are empty afterwards. */
   async run(formula: Model, feeds: Readonly<Record<string, HostTensor>>): Promise<HostTensor> {
     const session = await this.#session(formula);
-    const outputs = await session.run({ feeds, transfer: true });
+    const outputs = await session.runWith({ feeds, transfer: true });
     const output = outputs[formula.graph.outputs[0]?.name ?? ''];
     if (output === undefined) throw new Error('A fold formula returned nothing');
     return output;
@@ -26,10 +27,15 @@ export class FormulaEvaluator {
     const key = printModel(formula);
     let session = this.#sessions.get(key);
     if (session === undefined) {
-      // Formulas run once per weight: repacking or arenas would only hold memory.
-      session = this.#host.createSession(encodeModel(formula), { prepack: false, memPattern: false, arena: false });
+      session = this.#open(formula);
       this.#sessions.set(key, session);
     }
     return session;
+  }
+
+  /** Formulas run once per weight: repacking or arenas would only hold memory. */
+  async #open(formula: Model): Promise<Session> {
+    const options = { prepack: false, memPattern: false, arena: false };
+    return this.#host.createSession(await encodeModel(formula), options);
   }
 }

@@ -1,0 +1,222 @@
+/** Folds an adapter into its base model: plan, compute while writing, prove, verify. */
+import {
+  type FoldPlan,
+  type PlanFoldOptions,
+  planFold,
+  type SharedPolicy,
+  separateShared,
+} from '../../passes/fold.js';
+import { attachAdapter } from '../../passes/insert.js';
+import type { Method } from '../../passes/methods/method.js';
+import { runPasses } from '../../passes/runner.js';
+import { cloneModel } from '../../src/clone.js';
+import { fail } from '../../src/errors.js';
+import type { Model } from '../../src/model.js';
+import { readModel, type WriteOptions, writeModel } from '../../src/onnx/index.js';
+import { type AdapterFile, readAdapter } from '../adapter-file.js';
+import { digestWeights } from '../digest.js';
+import { type VerifyOptions, type VerifyReport, verify } from '../verify.js';
+import { FormulaEvaluator } from './evaluator.js';
+import type { Fidelity } from './fidelity.js';
+import { type ComputeDType, FoldedData } from './folded-tensor.js';
+import { type FoldProof, proveFold } from './proof.js';
+
+/** Metadata of merged models: the chain of folds, as JSON. */
+export const FOLDED_METADATA_KEY = 'peft_compile.folded';
+
+export interface FoldOptions {
+  readonly model: string | Model;
+  readonly adapter: string | AdapterFile;
+  /** Path of the merged model; absent for a dry run. */
+  readonly out?: string;
+  readonly force?: boolean;
+  /** What happens to weights that others read too. Default `clone`. */
+  readonly shared?: SharedPolicy;
+  readonly computeDtype?: ComputeDType;
+  /** Also run the unfolded and the folded model on the same inputs. */
+  readonly verify?: boolean | VerifyOptions;
+  /** Fold even when the adapter was trained on other weights, or was folded before. */
+  readonly anyBase?: boolean;
+  readonly method?: Method;
+  readonly paths?: ReadonlyMap<string, string>;
+  readonly write?: Pick<WriteOptions, 'externalData' | 'weights'>;
+}
+
+export interface FoldedTensorReport {
+  readonly name: string;
+  readonly sites: readonly string[];
+  readonly dtype: string;
+  readonly dims: readonly number[];
+  /** Readers of the tensor outside the adapter's modules. */
+  readonly otherReaders: number;
+  /** Absent in a dry run. */
+  readonly fidelity?: Fidelity;
+}
+
+export interface FoldReport {
+  readonly out: string | undefined;
+  readonly tensors: readonly FoldedTensorReport[];
+  readonly impossible: FoldPlan['impossible'];
+  /** Absent in a dry run. */
+  readonly proof?: FoldProof;
+  readonly verification?: VerifyReport;
+}
+
+interface FoldRecord {
+  readonly adapter: string;
+  readonly base: string;
+  readonly method: string;
+  readonly version: 1;
+}
+
+/**
+ * Folds and proves. The base is never written to; the merged file appears complete or not at all.
+ * @throws E_NO_MATCH for modules the model lacks, E_UNSUPPORTED when nothing folds, E_INVALID_DATA for the wrong base or
+ * a second fold, E_VERIFY when the structure proof fails (numeric failures are in `verification.pass`).
+ */
+export async function fold(options: FoldOptions): Promise<FoldReport> {
+  const adapter = typeof options.adapter === 'string' ? await readAdapter(options.adapter) : options.adapter;
+  const base = typeof options.model === 'string' ? readModel(options.model) : options.model;
+  const baseDigest = await digestWeights(base);
+  const history = foldHistory(base);
+  if (options.anyBase !== true) checkBase(base, baseDigest, adapter, history);
+
+  const merged = cloneModel(base).model;
+  const plan = planFold(merged, adapter.record, planOptions(options));
+  checkPlan(plan, options.shared ?? 'clone');
+  if (options.out === undefined) return { out: undefined, ...describe(plan, new Map()) };
+
+  if ((options.shared ?? 'clone') === 'clone') runPasses(merged, [separateShared(plan)], {});
+  const expected = cloneModel(merged).model;
+  const record: FoldRecord = {
+    adapter: adapter.digest,
+    base: baseDigest,
+    method: adapter.record.method,
+    version: 1,
+  };
+  merged.metadata.set(FOLDED_METADATA_KEY, JSON.stringify([...history, record]));
+  const payloads = await writeFolded(merged, plan, adapter, options, options.out);
+  const proof = proveFold(
+    expected,
+    readModel(options.out),
+    new Set(plan.tasks.map(({ target }) => target.label)),
+  );
+  if (!proof.holds)
+    fail('E_VERIFY', {
+      message: `The merged model differs from the base in more than numbers: ${proof.differences.join('; ')}`,
+      where: options.out,
+      remedy: 'Please report this; the base model is unchanged',
+    });
+  const verification = await verifyFold(base, adapter, options, options.out);
+  return {
+    out: options.out,
+    ...describe(plan, payloads),
+    proof,
+    ...(verification === undefined ? {} : { verification }),
+  };
+}
+
+function planOptions({ computeDtype, method, paths }: FoldOptions): PlanFoldOptions {
+  return {
+    ...(computeDtype === undefined ? {} : { computeDtype }),
+    ...(method === undefined ? {} : { method }),
+    ...(paths === undefined ? {} : { paths }),
+  };
+}
+
+/** Puts computed payloads behind the planned tensors and streams the model to disk. */
+async function writeFolded(
+  merged: Model,
+  plan: FoldPlan,
+  adapter: AdapterFile,
+  options: FoldOptions,
+  out: string,
+): Promise<Map<string, FoldedData>> {
+  const evaluator = new FormulaEvaluator();
+  const payloads = new Map<string, FoldedData>();
+  try {
+    for (const task of plan.tasks) {
+      const { target } = task;
+      const { tensor } = target;
+      if (tensor === undefined) continue;
+      const dtype = options.computeDtype ?? 'float32';
+      const data = new FoldedData(task, tensor, adapter.tensors, evaluator, dtype);
+      payloads.set(target.label, data);
+      target.tensor = { ...tensor, data };
+    }
+    await writeModel(merged, out, { force: options.force ?? false, ...options.write });
+  } finally {
+    await evaluator.close();
+  }
+  return payloads;
+}
+
+async function verifyFold(
+  base: Model,
+  adapter: AdapterFile,
+  options: FoldOptions,
+  out: string,
+): Promise<VerifyReport | undefined> {
+  if (options.verify === undefined || options.verify === false) return undefined;
+  const unfolded = cloneModel(base).model;
+  attachAdapter(unfolded, adapter.record, adapter.tensors, planOptions(options));
+  return verify(unfolded, out, options.verify === true ? {} : options.verify);
+}
+
+function checkPlan(plan: FoldPlan, shared: SharedPolicy): void {
+  if (plan.tasks.length === 0)
+    fail('E_UNSUPPORTED', {
+      message: `Nothing of this adapter folds: ${plan.impossible[0]?.reason ?? 'it names no module'}`,
+      remedy: 'Deploy the adapted model instead: peft-compile emit --target adapted',
+    });
+  const first = plan.tasks.find(({ otherReaders }) => otherReaders.length > 0);
+  if (shared === 'error' && first !== undefined)
+    fail('E_UNSUPPORTED', {
+      message: `The weight of ${first.sites.join(', ')} has ${first.otherReaders.length} readers besides`,
+      where: first.target.label,
+      remedy:
+        'Choose --shared clone (a copy for the adapted use) or --shared all (change it for every reader)',
+    });
+}
+
+function checkBase(base: Model, digest: string, adapter: AdapterFile, history: readonly FoldRecord[]): void {
+  const where = base.path === undefined ? {} : { where: base.path };
+  if (history.some((record) => record.adapter === adapter.digest))
+    fail('E_INVALID_DATA', {
+      message: 'This adapter is folded into the model already',
+      ...where,
+      remedy: 'Fold into the base model, or pass --any-base to add it once more',
+    });
+  if (adapter.baseDigest !== undefined && adapter.baseDigest !== digest)
+    fail('E_INVALID_DATA', {
+      message: 'The adapter was trained on a model with other weights',
+      ...where,
+      remedy: 'Pass the base model of the training run, or --any-base to fold all the same',
+    });
+}
+
+function foldHistory(model: Model): FoldRecord[] {
+  const text = model.metadata.get(FOLDED_METADATA_KEY);
+  if (text === undefined) return [];
+  try {
+    const parsed: unknown = JSON.parse(text);
+    return Array.isArray(parsed) ? (parsed as FoldRecord[]) : [];
+  } catch {
+    return [];
+  }
+}
+
+function describe(plan: FoldPlan, payloads: ReadonlyMap<string, FoldedData>) {
+  const tensors = plan.tasks.map(({ target, sites, otherReaders }): FoldedTensorReport => {
+    const fidelity = payloads.get(target.label)?.fidelity;
+    return {
+      name: target.label,
+      sites,
+      dtype: target.tensor?.dtype ?? 'undefined',
+      dims: target.tensor?.dims ?? [],
+      otherReaders: otherReaders.length,
+      ...(fidelity === undefined ? {} : { fidelity }),
+    };
+  });
+  return { tensors, impossible: plan.impossible };
+}
