@@ -21,7 +21,7 @@ export function isBias(value: Value, outDim: number, axis: number): boolean {
   const dims = traceConstant(value)?.dims;
   if (dims === undefined || dims.length === 0) return false;
   // A bias has no more axes than y; feature axis 1 of a Conv output means [out, 1, …] or [1, out, 1, …].
-  const features = axis === -1 ? dims.length - 1 : dims.findIndex((dim) => dim === outDim);
+  const features = axis === -1 ? dims.length - 1 : dims.indexOf(outDim);
   if (features < 0 || dims[features] !== outDim) return false;
   return dims.every((dim, i) => i === features || dim === 1);
 }
