@@ -1,0 +1,277 @@
+/**
+ * Examples to batches: checks every tensor against the inputs that a step graph declares, derives the standard ones
+ * that data may leave out, pads on the right and stacks.
+ */
+import { fail } from '../../src/errors.js';
+import type { DType, Shape } from '../../src/types.js';
+import { countOf, type HostTensor, tensorOfNumbers } from '../host-tensor.js';
+import type { Dataset, Example, ExampleTensor } from './dataset.js';
+import { standardInput, TOKEN_INPUTS } from './standard-inputs.js';
+
+/** An input as the manifest of a step graph declares it. */
+export interface BatchInputSpec {
+  readonly name: string;
+  readonly dtype: DType;
+  readonly shape: Shape;
+  readonly role: 'input' | 'label';
+  /** Value of padded places in label tensors. */
+  readonly padding?: number | undefined;
+}
+
+export interface CollateOptions {
+  /** Token id of padding. Default 0; attention masks and ignored labels make it harmless. */
+  readonly padId?: number;
+  /** Pad symbolic sequence axes to this length instead of to the longest example of the batch. */
+  readonly length?: number;
+  /** Padding values of inputs that have no standard one. */
+  readonly padding?: Readonly<Record<string, number>>;
+}
+
+export interface Batch {
+  readonly feeds: Record<string, HostTensor>;
+  readonly examples: number;
+  /** Unpadded tokens; examples where the model reads no tokens. */
+  readonly tokens: number;
+  /** Where the examples came from. */
+  readonly where: readonly string[];
+}
+
+/** How one input is filled. */
+interface Plan {
+  readonly spec: BatchInputSpec;
+  /** Axes of one example. */
+  readonly axes: Shape;
+  /** `batch`: a row per example; `one`: a single row with a batch axis of 1; `none`: no batch axis. */
+  readonly rows: 'batch' | 'one' | 'none';
+  readonly padding: number | undefined;
+  readonly derive: ((tokens: ExampleTensor) => ExampleTensor) | undefined;
+}
+
+export class Collator {
+  readonly #plans: readonly Plan[];
+  readonly #tokens: string | undefined;
+  readonly #options: CollateOptions;
+  /** Size of the batch axis when the graph fixes it. */
+  readonly batchSize: number | undefined;
+  /** Size of the token axis when the graph fixes it. */
+  readonly sequenceLength: number | undefined;
+
+  constructor(specs: readonly BatchInputSpec[], options: CollateOptions = {}) {
+    const reference = specs.find((spec) => TOKEN_INPUTS.includes(spec.name)) ?? specs[0];
+    const batchDim = reference?.shape[0];
+    this.#options = options;
+    this.#tokens = TOKEN_INPUTS.find((name) => specs.some((spec) => spec.name === name));
+    this.batchSize = typeof batchDim === 'number' ? batchDim : undefined;
+    const last = this.#tokens === undefined ? undefined : reference?.shape[1];
+    this.sequenceLength = typeof last === 'number' ? last : undefined;
+    this.#plans = specs.map((spec) => planOf(spec, batchDim, options));
+  }
+
+  /** Checks one example against the declared inputs. @throws E_INVALID_DATA naming the place, the tensor, both shapes. */
+  check(example: Example): void {
+    for (const plan of this.#plans) this.#tensor(plan, example);
+    const known = new Set(this.#plans.map((plan) => plan.spec.name));
+    for (const name of example.tensors.keys())
+      if (!known.has(name) && standardInput(name) === undefined)
+        fail('E_INVALID_DATA', {
+          message: `The model has no input '${name}'`,
+          where: example.where,
+          remedy: `It takes ${[...known].join(', ')}; rename or remove the tensor.`,
+        });
+  }
+
+  /** Number of unpadded tokens of an example. */
+  tokensOf(example: Example): number {
+    const tokens = this.#tokens === undefined ? undefined : example.tensors.get(this.#tokens);
+    return tokens?.values.length ?? 1;
+  }
+
+  /**
+   * Stacks examples. When the graph fixes a larger batch, the missing rows repeat the first example with ignored
+   * labels; a graph whose labels have no ignored value refuses incomplete batches.
+   */
+  batch(examples: readonly Example[]): Batch {
+    const rows = this.batchSize ?? examples.length;
+    if (examples.length === 0 || examples.length > rows)
+      fail('E_USAGE', {
+        message: `A batch of ${examples.length} examples was asked for, the graph takes ${rows}`,
+        remedy: `Set the batch size to ${rows}.`,
+      });
+    const sizes = this.#symbolSizes(examples);
+    const feeds: Record<string, HostTensor> = {};
+    for (const plan of this.#plans) feeds[plan.spec.name] = this.#stack(plan, examples, rows, sizes);
+    return {
+      feeds,
+      examples: examples.length,
+      tokens: examples.reduce((sum, example) => sum + this.tokensOf(example), 0),
+      where: examples.map((example) => example.where),
+    };
+  }
+
+  /** True when a batch smaller than the graph's fixed size can be filled up with ignored rows. */
+  get canFill(): boolean {
+    return this.#plans.every(({ spec }) => spec.role !== 'label' || spec.padding !== undefined);
+  }
+
+  #tensor(plan: Plan, example: Example): ExampleTensor {
+    const { spec, axes } = plan;
+    const given = example.tensors.get(spec.name);
+    const tensor = given ?? this.#derived(plan, example);
+    const dims = tensor.dims;
+    const fits =
+      dims.length === axes.length &&
+      axes.every(
+        (axis, i) =>
+          typeof axis !== 'number' ||
+          dims[i] === axis ||
+          (plan.padding !== undefined && (dims[i] ?? 0) < axis),
+      );
+    if (!fits)
+      fail('E_INVALID_DATA', {
+        message: `Tensor '${spec.name}' has shape [${dims.join(', ')}] in the example, the model takes [${axes.map((a) => a ?? '?').join(', ')}] per example`,
+        where: example.where,
+        remedy: 'Correct the data, or emit the graph with other shapes.',
+      });
+    if (!FLOATS.has(spec.dtype))
+      for (let i = 0; i < tensor.values.length; i++)
+        if (!Number.isInteger(tensor.values[i]))
+          fail('E_INVALID_DATA', {
+            message: `Tensor '${spec.name}' holds ${tensor.values[i]} at element ${i}; the model takes ${spec.dtype}`,
+            where: example.where,
+          });
+    return tensor;
+  }
+
+  #derived(plan: Plan, example: Example): ExampleTensor {
+    const tokens = this.#tokens === undefined ? undefined : example.tensors.get(this.#tokens);
+    if (plan.derive !== undefined && tokens !== undefined) return plan.derive(tokens);
+    return fail('E_INVALID_DATA', {
+      message: `The example has no tensor '${plan.spec.name}'`,
+      where: example.where,
+      remedy: `The model takes ${this.#plans.map(({ spec }) => spec.name).join(', ')}; the example has ${[...example.tensors.keys()].join(', ') || 'nothing'}.`,
+    });
+  }
+
+  /** Sizes of symbolic axes in this batch; inputs that share a symbol share the size. */
+  #symbolSizes(examples: readonly Example[]): Map<string, number> {
+    const sizes = new Map<string, number>();
+    for (const plan of this.#plans)
+      for (const example of examples) {
+        const { dims } = this.#tensor(plan, example);
+        plan.axes.forEach((axis, i) => {
+          if (typeof axis === 'string') sizes.set(axis, Math.max(sizes.get(axis) ?? 0, dims[i] ?? 0));
+        });
+      }
+    const { length } = this.#options;
+    const tokens = this.#plans.find((plan) => plan.spec.name === this.#tokens);
+    const axis = tokens?.axes[0];
+    if (length !== undefined && typeof axis === 'string') {
+      if ((sizes.get(axis) ?? 0) > length)
+        fail('E_INVALID_DATA', {
+          message: `An example has ${sizes.get(axis)} tokens, the fixed length is ${length}`,
+          ...(examples[0] === undefined ? {} : { where: examples[0].where }),
+          remedy: 'Raise the length or cut the examples.',
+        });
+      sizes.set(axis, length);
+    }
+    return sizes;
+  }
+
+  #stack(
+    plan: Plan,
+    examples: readonly Example[],
+    rows: number,
+    sizes: ReadonlyMap<string, number>,
+  ): HostTensor {
+    const { spec } = plan;
+    const tensors = examples.map((example) => this.#tensor(plan, example));
+    const dims = plan.axes.map((axis, i) =>
+      typeof axis === 'number'
+        ? axis
+        : axis === null
+          ? Math.max(...tensors.map((tensor) => tensor.dims[i] ?? 0))
+          : (sizes.get(axis) ?? 0),
+    );
+    const count = countOf(dims);
+    const height = plan.rows === 'batch' ? rows : 1;
+    const values = new Float64Array(height * count);
+    for (let row = 0; row < height; row++) {
+      // Rows past the examples repeat the first one, with labels that count for nothing.
+      const filler = row >= examples.length;
+      const source = filler ? 0 : row;
+      const tensor = tensors[source];
+      const target = values.subarray(row * count, (row + 1) * count);
+      if (tensor === undefined) continue;
+      if (filler && spec.role === 'label') target.fill(spec.padding ?? 0);
+      else place(tensor, dims, target, plan, examples[source]?.where ?? '');
+    }
+    const shape = plan.rows === 'none' ? dims : [height, ...dims];
+    return tensorOfNumbers(spec.dtype, shape, values);
+  }
+}
+
+const FLOATS: ReadonlySet<DType> = new Set(['float32', 'float16', 'bfloat16', 'float64']);
+
+function planOf(
+  spec: BatchInputSpec,
+  batchDim: number | string | null | undefined,
+  options: CollateOptions,
+): Plan {
+  const standard = standardInput(spec.name);
+  const padding =
+    spec.padding ??
+    options.padding?.[spec.name] ??
+    (standard?.padding === 'pad-token' ? (options.padId ?? 0) : standard?.padding);
+  const first = spec.shape[0];
+  const rows =
+    first === batchDim || first === null || spec.shape.length === 0
+      ? 'batch'
+      : first === 1
+        ? 'one'
+        : typeof first === 'string' && standard?.derive !== undefined && spec.shape.length === 1
+          ? 'none'
+          : 'batch';
+  const axes = rows === 'none' ? spec.shape : spec.shape.slice(1);
+  return { spec, axes, rows, padding, derive: standard?.derive };
+}
+
+/** Copies a tensor into the leading corner of a larger one and pads the rest. */
+function place(
+  tensor: ExampleTensor,
+  dims: readonly number[],
+  target: Float64Array,
+  plan: Plan,
+  where: string,
+): void {
+  const { values } = tensor;
+  if (tensor.dims.every((dim, i) => dim === dims[i])) {
+    target.set(values);
+    return;
+  }
+  if (plan.padding === undefined)
+    fail('E_INVALID_DATA', {
+      message: `Tensor '${plan.spec.name}' has shape [${tensor.dims.join(', ')}], others in its batch make it [${dims.join(', ')}], and there is no padding value for it`,
+      where,
+      remedy: 'Give all examples one shape, use batch size 1, or set a padding value.',
+    });
+  target.fill(plan.padding);
+  const width = tensor.dims.at(-1) ?? 1;
+  for (let start = 0; start < values.length; start += width) {
+    // Offset of this row in the padded tensor, from its index in the small one.
+    let rest = start / width;
+    let offset = 0;
+    let stride = dims.at(-1) ?? 1;
+    for (let axis = dims.length - 2; axis >= 0; axis--) {
+      const dim = tensor.dims[axis] ?? 1;
+      offset += (rest % dim) * stride;
+      rest = Math.floor(rest / dim);
+      stride *= dims[axis] ?? 1;
+    }
+    for (let i = 0; i < width; i++) target[offset + i] = values[start + i] ?? 0;
+  }
+}
+
+/** Checks a whole data set before training starts. */
+export function checkDataset(dataset: Dataset, collator: Collator): void {
+  for (let i = 0; i < dataset.length; i++) collator.check(dataset.example(i));
+}
