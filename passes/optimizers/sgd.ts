@@ -22,8 +22,8 @@ export const sgd = defineOptimizer({
     }),
   slots: ({ momentum }) => (momentum > 0 ? [{ name: 'momentum', init: 0 }] : []),
   formula: (op, step, { momentum, dampening, nesterov, weightDecay }) => {
-    // The buffer starts at zero, so μb vanishes in the first step and only the dampening has to be left out.
-    const damping = dampening === 0 ? undefined : op.Where(op.Less(step, 1.5), 1, 1 - dampening);
+    // 1 in the first step and 1 − τ from the second on: the buffer starts as zero, so nothing else is special there.
+    const damping = dampening === 0 ? undefined : op.Sub(1, op.Mul(op.Min([op.Sub(step, 1), 1]), dampening));
     return ({ param, gradient, state, lr, weightDecay: decays }) => {
       const g = decays && weightDecay > 0 ? op.Add(gradient, op.Mul(param, weightDecay)) : gradient;
       if (momentum === 0) return { param: op.Sub(param, op.Mul(g, lr)), state: {} };
