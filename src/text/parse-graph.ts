@@ -1,7 +1,7 @@
 /** Graphs, nodes and attributes in the ONNX textual syntax. */
 
 import type { Attribute } from '../attribute.js';
-import { type Annotations, Graph, Node, Value } from '../graph.js';
+import { type Annotations, Graph, Node, redirectUses, Value } from '../graph.js';
 import type { ValueType } from '../types.js';
 import { parseAttributeValue, readTensor } from './parse-attribute.js';
 import { parseType } from './parse-types.js';
@@ -9,9 +9,13 @@ import type { Scanner } from './scanner.js';
 
 type Pragma = Readonly<Record<string, unknown>>;
 
-/** Names of one graph; what is not found here is looked up outside. */
+/**
+ * Names of one graph; what is not found here is looked up outside. Some tools write nodes ahead of the producers of
+ * their inputs, so a name that is not known yet stands for a value that is still to be defined, here or outside.
+ */
 class Names {
   readonly #values = new Map<string, Value>();
+  readonly #pending = new Map<string, Value>();
   /** Types that the value-info list declares ahead of the nodes. */
   readonly types = new Map<string, ValueType>();
 
@@ -21,11 +25,32 @@ class Names {
     return this.#values.get(name) ?? this.outer?.find(name);
   }
 
-  /** Returns false when the name is taken in this graph. */
-  add(name: string, value: Value): boolean {
-    if (this.#values.has(name)) return false;
+  use(name: string): Value {
+    const known = this.find(name) ?? this.#pending.get(name);
+    if (known !== undefined) return known;
+    const value = new Value({ name });
+    this.#pending.set(name, value);
+    return value;
+  }
+
+  /** The value of a definition; undefined when the name is taken in this graph. */
+  define(name: string): Value | undefined {
+    if (this.#values.has(name)) return undefined;
+    const value = this.#pending.get(name) ?? new Value({ name });
+    this.#pending.delete(name);
     this.#values.set(name, value);
-    return true;
+    return value;
+  }
+
+  /** Leaves the names that were not defined here to the outer graph. Returns one that nobody can define. */
+  close(): string | undefined {
+    for (const [name, value] of this.#pending) {
+      if (this.outer === undefined) return name;
+      const outside = this.outer.find(name) ?? this.outer.#pending.get(name);
+      if (outside === undefined) this.outer.#pending.set(name, value);
+      else redirectUses(value, outside);
+    }
+    return undefined;
   }
 }
 
@@ -49,14 +74,18 @@ export class GraphParser {
     const slots = this.#outputs();
     this.#initializers(graph);
     scanner.expect('{');
-    while (!scanner.accept('}')) graph.append(this.#node());
+    while (!scanner.accept('}')) graph.append(this.#node(names));
     for (const slot of slots) {
       const value =
-        names.find(slot.name) ?? scanner.fail(`Output '${slot.name}' is not computed in the graph`);
+        outer === undefined
+          ? (names.find(slot.name) ?? scanner.fail(`Output '${slot.name}' is not computed in the graph`))
+          : names.use(slot.name);
       const output = graph.addOutput(slot.name, value);
       output.type = slot.type;
       if (slot.type !== undefined) value.type ??= slot.type;
     }
+    const missing = names.close();
+    if (missing !== undefined) scanner.fail(`'${missing}' is read but defined nowhere`);
     this.#names = outer;
     return graph;
   }
@@ -111,24 +140,14 @@ export class GraphParser {
   }
 
   #define(name: string, type: ValueType | undefined): Value {
-    const value = new Value({ name });
-    value.type = type ?? this.#names?.types.get(name);
-    if (this.#names?.add(name, value) === false)
+    const value =
+      this.#names?.define(name) ??
       this.scanner.fail(`'${name}' is defined twice in one graph`, 'Every value has one definition');
+    value.type = type ?? this.#names?.types.get(name);
     return value;
   }
 
-  #use(name: string): Value {
-    return (
-      this.#names?.find(name) ??
-      this.scanner.fail(
-        `'${name}' is not defined ahead of its use`,
-        'Put nodes behind the producers of their inputs',
-      )
-    );
-  }
-
-  #node(): Node {
+  #node(names: Names): Node {
     const { scanner } = this;
     const pragma = scanner.takePragma();
     let name: string | undefined;
@@ -144,7 +163,7 @@ export class GraphParser {
     const overload = scanner.accept(':') ? scanner.name('An overload') : '';
     const attributes = this.#attributes(pragma);
     scanner.expect('(');
-    const inputs = this.#nameList(')').map((n) => (n === '' ? null : this.#use(n)));
+    const inputs = this.#nameList(')').map((n) => (n === '' ? null : names.use(n)));
     scanner.expect(')');
     if (attributes.length === 0) attributes.push(...this.#attributes(pragma));
     const domain = path.join('.');

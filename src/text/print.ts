@@ -33,11 +33,16 @@ export interface PrintOptions {
    * initializers over `payloadLimit`. Header texts that say who wrote the file (producer, metadata, doc) are left out.
    */
   readonly structureOnly?: boolean;
-  /** Initializers up to this many bytes are printed in full. Default `INLINE_LIMIT`. */
+  /**
+   * Tensors up to this many bytes are printed in full. Default `INLINE_LIMIT`, and 64 for float initializers of rank 1
+   * and more, which are weights more often than not.
+   */
   readonly payloadLimit?: number;
   /** Decides for each initializer whether its numbers are printed; replaces the two rules above. */
   readonly payload?: (value: Value, tensor: Tensor) => boolean;
 }
+
+const WEIGHT_LIMIT = 64;
 
 /** A model as text. Deterministic; ends with a line end. Errors: those of `assignNames`. */
 export function printModel(model: Model, options: PrintOptions = {}): string {
@@ -184,10 +189,11 @@ class Printer {
   }
 
   #printsNumbers(value: Value, tensor: Tensor): boolean {
-    const { payload, structureOnly, payloadLimit = INLINE_LIMIT } = this.options;
+    const { payload, structureOnly, payloadLimit } = this.options;
     if (payload !== undefined) return payload(value, tensor);
-    if (structureOnly === true && isFloat(tensor.dtype) && tensor.dims.length > 0) return false;
-    return tensor.data.byteLength <= payloadLimit;
+    const weight = isFloat(tensor.dtype) && tensor.dims.length > 0;
+    if (structureOnly === true && weight) return false;
+    return tensor.data.byteLength <= (payloadLimit ?? (weight ? WEIGHT_LIMIT : INLINE_LIMIT));
   }
 
   #list(values: readonly (Value | null)[]): string {
