@@ -107,10 +107,13 @@ export function decodeGraph(message: Message, context: FileContext, outer: Names
       context,
     );
   decodeNodes(graph, parsed.subs(GRAPH.node), scope, context);
+  const inputs = new Set(graph.inputs);
   for (const item of parsed.subs(GRAPH.valueInfo)) {
     const info = decodeValueInfo(item);
     const value = scope.own(info.name);
-    if (value !== undefined) describe(value, info);
+    if (value === undefined) continue;
+    if (inputs.has(value)) value.type ??= info.type;
+    else describe(value, info);
   }
   for (const item of parsed.subs(GRAPH.output)) {
     const info = decodeValueInfo(item);
@@ -247,8 +250,11 @@ export function normalDomain(domain: string | undefined): string {
 /** Type and texts of a value from its `ValueInfoProto`; what is known already wins. */
 export function describe(value: Value, info: ValueInfo): Value {
   value.type ??= info.type;
-  if (value.doc === undefined) setDoc(value, info.doc);
-  if (value.metadata.size === 0) copyInto(value.metadata, info.metadata);
+  // Texts come from one message as a whole: the writer must know which one holds them.
+  if (value.doc === undefined && value.metadata.size === 0) {
+    setDoc(value, info.doc);
+    copyInto(value.metadata, info.metadata);
+  }
   return value;
 }
 

@@ -158,11 +158,12 @@ export function decodeSparse(message: Message, context: FileContext): NamedTenso
   const sparse: SparseTensor = { dims, values, indices };
   setOrigin(sparse, message);
   const tensor: Tensor = { dtype: values.dtype, dims, data: dense(message, sparse, name) };
-  return { name, sparse, tensor: setOrigin(tensor, message) };
+  return { name, sparse, tensor };
 }
 
 /** Indices are flat positions [nnz] or coordinates [nnz, rank]. */
-function dense(message: Message, { dims, values, indices }: SparseTensor, name: string): TensorData {
+function dense(message: Message, sparse: SparseTensor, name: string): TensorData {
+  const { dims, values, indices } = sparse;
   const count = values.dims[0] ?? 0;
   const coordinates = indices.dims.length === 2;
   const rank = coordinates ? dims.length : 1;
@@ -187,7 +188,7 @@ function dense(message: Message, { dims, values, indices }: SparseTensor, name: 
     }
     return flat;
   });
-  return new SparseData(byteSize(values.dtype, size), width, values.data, positions);
+  return new SparseData(byteSize(values.dtype, size), width, positions, sparse);
 }
 
 /** A list of `StringStringEntryProto`; the last of equal keys counts. */

@@ -94,7 +94,7 @@ function decodeFunction(message: Message, context: FileContext): LocalFunction {
       for (const item of parsed.subs(FUNCTION.valueInfo)) {
         const info = decodeValueInfo(item);
         const value = scope.own(info.name);
-        if (value !== undefined) describe(value, info);
+        if (value?.producer !== undefined) describe(value, info);
       }
       for (const output of parsed.strings(FUNCTION.output))
         graph.addOutput(

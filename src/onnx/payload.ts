@@ -1,4 +1,5 @@
 /** Tensor payloads as handles on encoded bytes. All present `raw_data` layout: little-endian, packed. */
+import type { SparseTensor } from '../attribute.js';
 import { fail } from '../errors.js';
 import type { TensorData } from '../tensor.js';
 import { FileSource, MemorySource, type Source } from './source.js';
@@ -139,15 +140,17 @@ export class SparseData implements TensorData {
     readonly byteLength: number,
     /** Bytes of one element. */
     readonly width: number,
-    readonly values: TensorData,
-    /** Flat element positions, one per value, ascending. */
+    /** Flat element positions, one per value. */
     readonly positions: readonly number[],
+    /** The form it is stored in. */
+    readonly sparse: SparseTensor,
   ) {}
 
   read(offset: number, length: number): Uint8Array {
     checkRange(this, offset, length, 'a sparse tensor');
     const bytes = new Uint8Array(length);
-    const values = this.values.read(0, this.values.byteLength);
+    const { data } = this.sparse.values;
+    const values = data.read(0, data.byteLength);
     this.positions.forEach((position, i) => {
       const start = position * this.width - offset;
       for (let b = Math.max(0, -start); b < this.width && start + b < length; b++)
