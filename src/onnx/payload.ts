@@ -41,7 +41,7 @@ export class FileData implements TensorData {
 /** A tensor in a file beside the model. */
 export class ExternalData extends FileData {
   constructor(
-    source: FileSource,
+    readonly file: FileSource,
     offset: number,
     byteLength: number,
     /** The `location` of the file, relative to `folder`. */
@@ -49,7 +49,7 @@ export class ExternalData extends FileData {
     /** Folder of the model. */
     readonly folder: string,
   ) {
-    super(source, offset, byteLength);
+    super(file, offset, byteLength);
   }
 }
 

@@ -1,0 +1,196 @@
+/** Streaming, atomic saves: payloads pass through one small buffer, never through memory as a whole. */
+import { fstatSync, realpathSync, statSync } from 'node:fs';
+import { basename, dirname, join, resolve } from 'node:path';
+import type { Model } from '../model.js';
+import { PendingFile, type Sink } from './atomic.js';
+import { chunkLength, encodeRope, MAX_MESSAGE, readChunk, tooLarge } from './encode.js';
+import { FileData } from './payload.js';
+import { type DataFile, type ExternalMode, ModePlacement } from './placement.js';
+import type { Chunk, Rope } from './rope.js';
+import { FileSource, type Source } from './source.js';
+
+export interface WriteOptions {
+  /** Default `keep`: tensors stay where the file had them, new ones go inside while the model stays below 1.9 GB. */
+  readonly externalData?: ExternalMode;
+  /** How unchanged external files get to another folder. `link` (default) falls back to a copy across file systems. */
+  readonly weights?: 'link' | 'copy';
+  /** Overwrite existing files. */
+  readonly force?: boolean;
+  /** Called now and then with the bytes written so far and those to write. */
+  readonly onProgress?: (written: number, total: number) => void;
+  /** Model file size from which `keep` moves payloads to a data file. */
+  readonly inlineLimit?: number;
+}
+
+export interface WrittenFile {
+  readonly path: string;
+  readonly bytes: number;
+  /** `kept`: the file was already in place and is only referred to. */
+  readonly how: 'written' | 'linked' | 'copied' | 'kept';
+}
+
+export interface WriteReport {
+  readonly path: string;
+  /** Size of the model file. */
+  readonly bytes: number;
+  /** Data files first, the model last. */
+  readonly files: readonly WrittenFile[];
+}
+
+/** Below the 2 GiB of protobuf, with room for what other tools add. */
+const INLINE_LIMIT_BYTES = 1.9e9;
+const STEP = 1 << 20;
+
+/**
+ * Saves a model. All files are complete on disk before the first one gets its name; the model gets its name last.
+ * @throws PeftCompileError E_EXISTS, E_IO, E_UNSUPPORTED (2 GiB), E_INVALID_GRAPH.
+ */
+export async function writeModel(
+  model: Model,
+  path: string,
+  options: WriteOptions = {},
+): Promise<WriteReport> {
+  const target = resolve(path);
+  const folder = dirname(target);
+  const { rope, placement } = plan(model, target, options);
+  const force = options.force ?? false;
+  const pending: { file: PendingFile; how: WrittenFile['how']; bytes: number }[] = [];
+  const files: WrittenFile[] = [];
+  try {
+    // The model's own place is checked before any data is written.
+    const modelFile = new PendingFile(target, force);
+    try {
+      for (const [location, source] of placement.kept) {
+        const to = join(folder, location);
+        if (sameFile(to, source)) files.push({ path: to, bytes: source.length, how: 'kept' });
+        else pending.push(await bring(source, to, options.weights ?? 'link', force));
+      }
+      const { dataFile } = placement;
+      const total = rope.length + (dataFile === undefined ? 0 : endOf(dataFile));
+      const meter = new Meter(total, options.onProgress);
+      if (dataFile !== undefined) {
+        const file = new PendingFile(join(folder, dataFile.location), force);
+        pending.push({ file, how: 'written', bytes: endOf(dataFile) });
+        await writeData(dataFile, file, meter);
+        await file.finish();
+      }
+      pending.push({ file: modelFile, how: 'written', bytes: rope.length });
+      for (const chunk of rope.chunks) await stream(chunk, modelFile, meter);
+      await modelFile.finish();
+    } finally {
+      if (pending.at(-1)?.file !== modelFile) modelFile.abort();
+    }
+    for (const { file } of pending) file.commit();
+  } catch (cause) {
+    for (const { file } of pending) file.revert();
+    throw cause;
+  }
+  for (const { file, how, bytes } of pending) files.push({ path: file.path, bytes, how });
+  return { path: target, bytes: rope.length, files };
+}
+
+function plan(model: Model, target: string, options: WriteOptions): { rope: Rope; placement: ModePlacement } {
+  const mode = options.externalData ?? 'keep';
+  const location = `${basename(target)}.data`;
+  let placement = new ModePlacement(mode, location);
+  let rope = encodeRope(model, placement);
+  const limit = Math.min(options.inlineLimit ?? INLINE_LIMIT_BYTES, MAX_MESSAGE);
+  if (mode === 'keep' && rope.length > limit) {
+    let free = location;
+    for (let i = 1; placement.kept.has(free); i++) free = `${basename(target)}.${i}.data`;
+    placement = new ModePlacement(mode, free, true);
+    rope = encodeRope(model, placement);
+  }
+  if (rope.length > MAX_MESSAGE) tooLarge(rope.length, target);
+  return { rope, placement };
+}
+
+function endOf({ parts }: DataFile): number {
+  const last = parts.at(-1);
+  return last === undefined ? 0 : last.offset + last.data.byteLength;
+}
+
+async function writeData({ parts }: DataFile, sink: Sink, meter: Meter): Promise<void> {
+  for (const { offset, data } of parts) {
+    await sink.write(new Uint8Array(offset - sink.position));
+    await stream({ kind: 'data', data }, sink, meter);
+  }
+}
+
+/** One buffer for all copies of a save. */
+class Meter {
+  readonly buffer = new Uint8Array(STEP);
+  #written = 0;
+  constructor(
+    readonly total: number,
+    readonly report: WriteOptions['onProgress'],
+  ) {}
+  add(bytes: number): void {
+    this.#written += bytes;
+    this.report?.(this.#written, this.total);
+  }
+}
+
+async function stream(chunk: Chunk, sink: Sink, meter: Meter): Promise<void> {
+  const length = chunkLength(chunk);
+  const file = fileRange(chunk);
+  for (let at = 0; at < length; ) {
+    const step = Math.min(STEP, length - at);
+    let bytes: Uint8Array;
+    if (file === undefined) bytes = readChunk(chunk, at, step);
+    else {
+      bytes = meter.buffer.subarray(0, step);
+      file.source.readInto(bytes, file.start + at);
+    }
+    await sink.write(bytes);
+    meter.add(step);
+    at += step;
+  }
+}
+
+function fileRange(chunk: Chunk): { source: FileSource; start: number } | undefined {
+  const range = (source: Source, start: number) =>
+    source instanceof FileSource ? { source, start } : undefined;
+  if (chunk.kind === 'span') return range(chunk.source, chunk.start);
+  if (chunk.kind === 'data' && chunk.data instanceof FileData)
+    return range(chunk.data.source, chunk.data.offset);
+  return undefined;
+}
+
+function sameFile(path: string, source: FileSource): boolean {
+  const there = statSync(path, { throwIfNoEntry: false });
+  if (there === undefined) return false;
+  const here = fstatSync(source.descriptor());
+  return there.dev === here.dev && there.ino === here.ino;
+}
+
+/** Hard-links or copies an external file to its place beside the new model. */
+async function bring(
+  source: FileSource,
+  to: string,
+  how: 'link' | 'copy',
+  force: boolean,
+): Promise<{ file: PendingFile; how: WrittenFile['how']; bytes: number }> {
+  const file = new PendingFile(to, force);
+  try {
+    // A hard link to a symbolic link would be a symbolic link again.
+    const real = realPath(source.path);
+    const intact = real !== undefined && sameFile(real, source);
+    if (how === 'link' && intact && file.linkFrom(real)) return { file, how: 'linked', bytes: source.length };
+    if (intact) await file.copyFrom(real);
+    else await stream({ kind: 'span', source, start: 0, end: source.length }, file, new Meter(0, undefined));
+    await file.finish();
+    return { file, how: 'copied', bytes: source.length };
+  } catch (cause) {
+    file.abort();
+    throw cause;
+  }
+}
+
+function realPath(path: string): string | undefined {
+  try {
+    return realpathSync(path);
+  } catch {
+    return undefined;
+  }
+}
