@@ -6,7 +6,7 @@ import type { ValueType } from '../types.js';
 import { parseType } from './parse-types.js';
 import { AbsentData, numberOf, tensorOfLiterals } from './payload.js';
 import type { Literal, Scanner } from './scanner.js';
-import { ATTRIBUTE_TYPE_CODES } from './spelling.js';
+import { ATTRIBUTE_TYPE_CODES, ATTRIBUTE_WORDS } from './spelling.js';
 
 /**
  * What stands behind `=`. `annotation` is the written attribute type, if any; `body` reads a graph from its name on.
@@ -24,8 +24,8 @@ export function parseAttributeValue(
   }
   if (!scanner.accept('[')) {
     const single = parseSingle(scanner, annotation, body);
-    if (annotation === undefined || OF_ATTRIBUTE[single.type] === annotation) return single;
-    return scanner.fail(`The value is of type ${OF_ATTRIBUTE[single.type]}, not ${annotation}`);
+    if (annotation === undefined || ATTRIBUTE_WORDS[single.type] === annotation) return single;
+    return scanner.fail(`The value is of type ${ATTRIBUTE_WORDS[single.type]}, not ${annotation}`);
   }
   const element = annotation?.replace(/s$/, '');
   const items: Attribute[] = [];
@@ -36,27 +36,6 @@ export function parseAttributeValue(
   }
   return listOf(scanner, annotation, items);
 }
-
-/** Spelling of the type of each of our attributes. */
-const OF_ATTRIBUTE: Readonly<Record<Attribute['type'], string>> = {
-  float: 'float',
-  int: 'int',
-  string: 'string',
-  bytes: 'string',
-  tensor: 'tensor',
-  graph: 'graph',
-  sparse: 'sparse_tensor',
-  typeProto: 'type_proto',
-  floats: 'floats',
-  ints: 'ints',
-  strings: 'strings',
-  byteStrings: 'strings',
-  tensors: 'tensors',
-  graphs: 'graphs',
-  sparses: 'sparse_tensors',
-  typeProtos: 'type_protos',
-  ref: 'ref',
-};
 
 function parseSingle(scanner: Scanner, expected: string | undefined, body: () => Graph): Attribute {
   if (expected === 'sparse_tensor') return { type: 'sparse', value: readSparse(scanner) };
@@ -149,7 +128,7 @@ function listOf(scanner: Scanner, annotation: string | undefined, items: readonl
   const first = items[0];
   if (annotation === undefined && first === undefined)
     scanner.fail('An empty list needs the type of the attribute', "Write 'name: ints = []'");
-  const word = annotation ?? (first === undefined ? '' : `${OF_ATTRIBUTE[first.type]}s`);
+  const word = annotation ?? (first === undefined ? '' : `${ATTRIBUTE_WORDS[first.type]}s`);
   const list = LISTS[word]?.(items) ?? (annotation === undefined ? LISTS.floats?.(items) : undefined);
   return list ?? scanner.fail(`The items of the list are not all of one type that fits ${word}`);
 }

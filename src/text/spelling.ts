@@ -2,6 +2,7 @@
  * Spelling of names, strings, numbers and types in the ONNX textual syntax (onnx `docs/Syntax.md`), shared by printer
  * and parser.
  */
+import type { Attribute } from '../attribute.js';
 import type { DType, Shape, ValueType } from '../types.js';
 
 /** Element types by their spelling in the syntax, which is that of C++ for two of them. */
@@ -34,6 +35,27 @@ export const ATTRIBUTE_TYPE_CODES: Readonly<Record<string, number>> = {
   sparse_tensors: 12,
   type_proto: 13,
   type_protos: 14,
+};
+
+/** Spelling of the type of each of our attributes. */
+export const ATTRIBUTE_WORDS: Readonly<Record<Attribute['type'], string>> = {
+  float: 'float',
+  int: 'int',
+  string: 'string',
+  bytes: 'string',
+  tensor: 'tensor',
+  graph: 'graph',
+  sparse: 'sparse_tensor',
+  typeProto: 'type_proto',
+  floats: 'floats',
+  ints: 'ints',
+  strings: 'strings',
+  byteStrings: 'strings',
+  tensors: 'tensors',
+  graphs: 'graphs',
+  sparses: 'sparse_tensors',
+  typeProtos: 'type_protos',
+  ref: 'ref',
 };
 
 const IDENTIFIER = /^[A-Za-z_][A-Za-z0-9_]*$/;
