@@ -1,0 +1,109 @@
+import { Command, Option } from 'commander';
+import pc from 'picocolors';
+import { SHARED_POLICIES, type SharedPolicy } from '../../passes/fold.js';
+import { type FoldReport, fold } from '../../runtime/fold/fold.js';
+import { EXIT } from '../errors.js';
+import { loadUserConfig } from './config.js';
+import { formatPercent, print, printJson, table, warn } from './output.js';
+
+interface FoldFlags {
+  readonly adapter: string;
+  readonly out?: string;
+  readonly verify?: boolean;
+  readonly dryRun?: boolean;
+  readonly shared: SharedPolicy;
+  readonly computeDtype: 'float32' | 'float64';
+  readonly externalData: 'keep' | 'inline' | 'file';
+  readonly anyBase?: boolean;
+  readonly config?: string;
+  readonly force?: boolean;
+  readonly json?: boolean;
+}
+
+export function foldCommand(): Command {
+  return new Command('fold')
+    .summary('fold an adapter into the weights of its base model')
+    .description(
+      "Fold an adapter into the weights of its base model. The merged model is the base's own graph with other numbers: that is proved after writing, tensor by tensor and node by node.",
+    )
+    .argument('<model>', 'base ONNX model')
+    .requiredOption('-a, --adapter <file>', 'adapter.safetensors of a training run')
+    .option('-o, --out <file>', 'where the merged model goes')
+    .option('--verify', 'run the unfolded and the merged model on the same inputs and compare')
+    .option('--dry-run', 'print the plan and write nothing')
+    .addOption(
+      new Option(
+        '--shared <policy>',
+        'weights that others read too: copy them, change them for all, or refuse',
+      )
+        .choices(SHARED_POLICIES)
+        .default('clone'),
+    )
+    .addOption(
+      new Option('--compute-dtype <dtype>', 'precision the formula is evaluated in')
+        .choices(['float32', 'float64'])
+        .default('float32'),
+    )
+    .addOption(
+      new Option('--external-data <mode>', 'where weights go')
+        .choices(['keep', 'inline', 'file'])
+        .default('keep'),
+    )
+    .option('--any-base', 'fold into weights other than those of the training run, or a second time')
+    .option('--config <file>', 'module that exports methods of your own')
+    .option('--force', 'overwrite the output')
+    .option('--json', 'print a JSON report')
+    .action(run);
+}
+
+async function run(path: string, flags: FoldFlags, command: Command): Promise<void> {
+  if (flags.out === undefined && flags.dryRun !== true)
+    command.error('error: give --out <file>, or --dry-run for the plan alone', { exitCode: EXIT.usage });
+  const user = await loadUserConfig(flags.config);
+  const [method] = user.methods;
+  const report = await fold({
+    model: path,
+    adapter: flags.adapter,
+    ...(flags.dryRun === true || flags.out === undefined ? {} : { out: flags.out }),
+    verify: flags.verify ?? false,
+    shared: flags.shared,
+    computeDtype: flags.computeDtype,
+    anyBase: flags.anyBase ?? false,
+    force: flags.force ?? false,
+    write: { externalData: flags.externalData },
+    ...(method === undefined ? {} : { method }),
+  });
+  if (flags.json === true) printJson(report);
+  else printReport(report);
+  if (report.verification?.pass === false) process.exitCode = EXIT.verification;
+}
+
+function printReport({ tensors, impossible, proof, verification, out }: FoldReport): void {
+  const rows = tensors.map(({ name, sites, dtype, dims, fidelity, otherReaders }) => [
+    sites.join(', '),
+    name,
+    `${dtype}[${dims.join(', ')}]`,
+    fidelity === undefined ? '' : fidelity.relativeUpdate.toExponential(2),
+    fidelity === undefined ? '' : formatPercent(fidelity.unchanged, 1),
+    fidelity === undefined ? '' : formatPercent(fidelity.updateError, 2),
+    otherReaders === 0 ? '' : `${otherReaders} other readers`,
+  ]);
+  print(table(['module', 'tensor', 'type', '‖Δ‖/‖W‖', 'unchanged', 'update lost', ''], rows, [3, 4, 5]));
+  for (const { path, reason } of impossible) warn(`${pc.yellow('not folded')} ${path}: ${reason}`);
+  const worst = Math.max(0, ...tensors.map(({ fidelity }) => fidelity?.updateError ?? 0));
+  if (worst > 0.05)
+    warn(
+      `${pc.yellow('warning')} up to ${formatPercent(worst, 0)} of an update is lost to rounding; fold into a wider dtype to keep it`,
+    );
+  if (proof !== undefined)
+    print(
+      `${pc.green('proved')} same graph: ${proof.nodes} nodes equal to the base's, ${proof.untouched} tensors unchanged byte for byte, ${tensors.length} with new numbers`,
+    );
+  if (verification !== undefined) {
+    const verdict = verification.pass ? pc.green('verified') : pc.red('differs');
+    print(
+      `${verdict} against the unfolded model: worst difference ${verification.worst.relative.toExponential(2)} of output scale (tolerance ${verification.tolerance.toExponential(0)})`,
+    );
+  }
+  if (out !== undefined) print(`written to ${out}`);
+}
