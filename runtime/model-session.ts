@@ -12,13 +12,49 @@ export type ModelSource = string | Uint8Array | Model;
 /** Models above this are passed through a temporary file: protobuf messages end at 2 GiB. */
 const IN_MEMORY_LIMIT = 1 << 30;
 
-export interface OpenModel {
-  readonly model: Model;
+export interface LoadedSession {
   readonly session: Session;
+  /** Releases the session and removes temporary files. */
+  dispose(): Promise<void>;
+}
+
+export interface OpenModel extends LoadedSession {
+  readonly model: Model;
   /** Path, or what the model is called in messages. */
   readonly label: string;
-  /** Releases the session and removes temporary files. */
-  close(): Promise<void>;
+}
+
+/** Loads a model into a session. */
+export async function loadSession(
+  host: SessionHost,
+  source: ModelSource,
+  options: SessionOptions = {},
+): Promise<LoadedSession> {
+  if (typeof source === 'string' || source instanceof Uint8Array) {
+    const session = await host.createSession(source, options);
+    return { session, dispose: () => session.release() };
+  }
+  if (weightBytes(source) <= IN_MEMORY_LIMIT) {
+    const session = await host.createSession(await encodeModel(source), options);
+    return { session, dispose: () => session.release() };
+  }
+  const folder = await mkdtemp(join(tmpdir(), 'peft-compile-'));
+  const dispose = () => rm(folder, { recursive: true, force: true });
+  try {
+    const path = join(folder, 'model.onnx');
+    await writeModel(source, path, { externalData: 'file' });
+    const session = await host.createSession(path, options);
+    return {
+      session,
+      dispose: async () => {
+        await session.release();
+        await dispose();
+      },
+    };
+  } catch (error) {
+    await dispose();
+    throw error;
+  }
 }
 
 /** Decodes a model and loads it into a session. */
@@ -26,32 +62,11 @@ export async function openModel(
   host: SessionHost,
   source: ModelSource,
   options: SessionOptions = {},
-  label = 'model',
+  label = 'model in memory',
 ): Promise<OpenModel> {
-  if (typeof source === 'string' || source instanceof Uint8Array) {
-    const path = typeof source === 'string';
-    const model = path ? readModel(source) : decodeModel(source);
-    const session = await host.createSession(source, options);
-    return { model, session, label: path ? source : label, close: () => session.release() };
-  }
-  const name = source.path ?? label;
-  if (weightBytes(source) <= IN_MEMORY_LIMIT) {
-    const session = await host.createSession(await encodeModel(source), options);
-    return { model: source, session, label: name, close: () => session.release() };
-  }
-  const folder = await mkdtemp(join(tmpdir(), 'peft-compile-'));
-  const path = join(folder, 'model.onnx');
-  await writeModel(source, path, { externalData: 'file' });
-  const session = await host.createSession(path, options);
-  return {
-    model: source,
-    session,
-    label: name,
-    close: async () => {
-      await session.release();
-      await rm(folder, { recursive: true, force: true });
-    },
-  };
+  const decoded = typeof source === 'string' ? readModel(source) : undefined;
+  const model = decoded ?? (source instanceof Uint8Array ? decodeModel(source) : (source as Model));
+  return { model, label: model.path ?? label, ...(await loadSession(host, source, options)) };
 }
 
 function weightBytes(model: Model): number {

@@ -78,8 +78,8 @@ export async function verify(
       const outputs = pairs.map(([name, other]) => compareOutput(name, x[name], y[other], tolerance));
       cases.push({ label, outputs, pass: outputs.every((output) => output.pass) });
     }
-    await first.close();
-    await second.close();
+    await first.dispose();
+    await second.dispose();
     const structure =
       options.structure === true ? structuralDifference(first.model, second.model) : undefined;
     return {

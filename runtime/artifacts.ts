@@ -1,0 +1,146 @@
+/** Training artifacts: the graphs of the step target, their manifest and the first values of the parameters. */
+import { mkdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { z } from 'zod';
+import { readAdapterRecord, trainableParams } from '../passes/adapter-record.js';
+import { type StepManifest, stepManifestSchema } from '../passes/targets/manifest.js';
+import type { StepArtifacts } from '../passes/targets/step.js';
+import { fail } from '../src/errors.js';
+import type { Model } from '../src/model.js';
+import { atomicWrite, writeModel } from '../src/onnx/index.js';
+import { reason } from '../src/onnx/source.js';
+import { type HostTensor, loadTensor, numbersOf, tensorOfNumbers } from './host-tensor.js';
+import type { ModelSource } from './model-session.js';
+import { readSafetensors, writeSafetensors } from './safetensors.js';
+
+export const MANIFEST_FILE = 'manifest.json';
+export const INITIAL_FILE = 'initial.safetensors';
+
+const GRAPHS = ['step', 'grad', 'update', 'eval'] as const;
+export type GraphName = (typeof GRAPHS)[number];
+
+export interface TrainArtifacts {
+  readonly manifest: StepManifest;
+  /** Graphs by role: paths, bytes or models. */
+  readonly graphs: Readonly<Partial<Record<GraphName, ModelSource>>>;
+  /** First values of the parameters by adapter key. */
+  readonly initial: ReadonlyMap<string, HostTensor>;
+}
+
+/** Artifacts of an emitted step target that stay in memory. */
+export async function artifactsInMemory(emitted: StepArtifacts, adapted: Model): Promise<TrainArtifacts> {
+  const { manifest, ...graphs } = emitted;
+  return { manifest, graphs, initial: await initialParameters(adapted, manifest) };
+}
+
+/** Reads a folder that `writeArtifacts` (or `peft-compile emit --target step`) wrote. */
+export async function loadArtifacts(folder: string): Promise<TrainArtifacts> {
+  const manifest = await readManifest(join(folder, MANIFEST_FILE));
+  const graphs: Partial<Record<GraphName, string>> = {};
+  for (const name of GRAPHS) {
+    const file = manifest.graphs[name]?.file;
+    if (file !== undefined) graphs[name] = join(folder, file);
+  }
+  return { manifest, graphs, initial: await loadParameters(join(folder, INITIAL_FILE), manifest) };
+}
+
+/** Writes graphs, first values and, last, the manifest. Weights of the graphs are external, linked where possible. */
+export async function writeArtifacts(
+  folder: string,
+  emitted: StepArtifacts,
+  adapted: Model,
+  options: { readonly force?: boolean } = {},
+): Promise<string[]> {
+  const force = options.force ?? false;
+  await mkdir(folder, { recursive: true });
+  const { manifest } = emitted;
+  const written: string[] = [];
+  for (const name of GRAPHS) {
+    const model = emitted[name];
+    const file = manifest.graphs[name]?.file;
+    if (model === undefined || file === undefined) continue;
+    await writeModel(model, join(folder, file), { force });
+    written.push(join(folder, file));
+  }
+  const initial = join(folder, INITIAL_FILE);
+  await writeSafetensors(initial, await initialParameters(adapted, manifest), { force });
+  const path = join(folder, MANIFEST_FILE);
+  await atomicWrite(path, { force }, async (sink) => {
+    await sink.write(new TextEncoder().encode(`${JSON.stringify(manifest, null, 2)}\n`));
+  });
+  return [...written, initial, path];
+}
+
+export async function readManifest(path: string): Promise<StepManifest> {
+  let json: unknown;
+  try {
+    json = JSON.parse(await readFile(path, 'utf8'));
+  } catch (cause) {
+    return fail(cause instanceof SyntaxError ? 'E_INVALID_DATA' : 'E_IO', {
+      message: `Cannot read the training manifest: ${reason(cause)}`,
+      where: path,
+      remedy: 'Emit the training graphs first: peft-compile emit --target step',
+      cause,
+    });
+  }
+  const parsed = stepManifestSchema.safeParse(json);
+  if (parsed.success) return parsed.data;
+  return fail('E_INVALID_DATA', {
+    message: `The training manifest is malformed: ${z.prettifyError(parsed.error)}`,
+    where: path,
+    remedy: 'Emit the training graphs again.',
+  });
+}
+
+/** Values of the trained parameters in an adapted model, in the dtype that is trained. */
+export async function initialParameters(
+  adapted: Model,
+  manifest: StepManifest,
+): Promise<Map<string, HostTensor>> {
+  const record = readAdapterRecord(adapted);
+  const nameOf = new Map(trainableParams(record).map(({ key, name }) => [key, name]));
+  const values = new Map([...adapted.graph.initializers].map((value) => [value.name ?? value.hint, value]));
+  const initial = new Map<string, HostTensor>();
+  for (const { key, dtype, shape } of manifest.params) {
+    const tensor = values.get(nameOf.get(key) ?? '')?.tensor;
+    if (tensor === undefined)
+      fail('E_NO_MATCH', {
+        message: `The adapted model has no initializer for parameter '${key}'`,
+        remedy: 'Give the values in a safetensors file.',
+      });
+    initial.set(key, castTo(await loadTensor(tensor), dtype, shape, key));
+  }
+  return initial;
+}
+
+/** Parameters from a file with the manifest's keys. @throws E_INVALID_DATA for missing ones and wrong shapes. */
+export async function loadParameters(path: string, manifest: StepManifest): Promise<Map<string, HostTensor>> {
+  const { tensors } = readSafetensors(path);
+  const loaded = new Map<string, HostTensor>();
+  for (const { key, dtype, shape } of manifest.params) {
+    const tensor = tensors.get(key);
+    if (tensor === undefined)
+      fail('E_INVALID_DATA', {
+        message: `The file has no tensor '${key}'`,
+        where: path,
+        remedy: 'Give an adapter that was made for these graphs.',
+      });
+    loaded.set(key, castTo(await loadTensor(tensor), dtype, shape, `${path}: ${key}`));
+  }
+  return loaded;
+}
+
+function castTo(
+  tensor: HostTensor,
+  dtype: HostTensor['dtype'],
+  shape: readonly number[],
+  where: string,
+): HostTensor {
+  if (tensor.dims.length !== shape.length || tensor.dims.some((dim, i) => dim !== shape[i]))
+    fail('E_INVALID_DATA', {
+      message: `The parameter has shape [${tensor.dims.join(', ')}], the graphs take [${shape.join(', ')}]`,
+      where,
+      remedy: 'Give an adapter that was made for these graphs.',
+    });
+  return tensor.dtype === dtype ? tensor : tensorOfNumbers(dtype, shape, numbersOf(tensor));
+}
