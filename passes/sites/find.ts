@@ -1,7 +1,9 @@
 /** All sites of a model: detect, name, open packed weights. */
 import { type Value, walkNodes } from '../../src/graph.js';
+import { inferModel } from '../../src/infer/index.js';
 import type { Model } from '../../src/model.js';
 import { isBuffer } from './buffers.js';
+import { dependence } from './dependence.js';
 import { detectorOf } from './detectors/index.js';
 import type { Draft, LinearDraft } from './draft.js';
 import { partPaths } from './packed-names.js';
@@ -15,20 +17,33 @@ export interface FindOptions {
 
 /**
  * Linear and embedding sites of the main graph and of every nested graph, in order of execution. The parts of a packed
- * linear follow it. Types of values sharpen the result where the model was inferred before (`inferModel`), for packed
- * projections behind Reshapes above all.
+ * linear follow it. Values without a type are inferred first: ranks and last axes tell packed projections behind
+ * Reshapes from other uses.
  */
 export function findSites(model: Model, options: FindOptions = {}): Site[] {
+  if (!isTyped(model)) inferModel(model);
   const drafts: Draft[] = [];
+  const isComputed = dependence();
   for (const node of walkNodes(model.graph))
     for (const draft of detectorOf(node)?.detect(node) ?? [])
-      if (!isBuffer(draft.weight.value)) drafts.push(draft);
+      if (!isBuffer(draft.weight.value) && (draft.kind === 'embedding' || isComputed(draft.x)))
+        drafts.push(draft);
   const named = nameDrafts(model, drafts, options.paths);
   const taken = new Set(named.map(({ path }) => path));
   return named.flatMap((one): Site[] => {
     const site = siteOf(one);
     return site.kind === 'linear' ? [site, ...partsOf(one, site, taken)] : [site];
   });
+}
+
+function isTyped(model: Model): boolean {
+  for (const node of walkNodes(model.graph))
+    for (const output of node.outputs) if (output !== null && !hasShape(output)) return false;
+  return true;
+}
+
+function hasShape({ type }: Value): boolean {
+  return type !== undefined && (type.kind !== 'tensor' || type.shape !== null);
 }
 
 function siteOf({ draft, path, guess, guesses, callOf }: NamedDraft): Site {

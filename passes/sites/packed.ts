@@ -46,9 +46,15 @@ function keptFeatures(value: Value, features: number): Value | undefined {
   if (value.uses.size !== 1 || use?.kind !== 'node' || use.index !== 0) return undefined;
   if (use.node.qualifiedOp !== 'Reshape') return undefined;
   const output = use.node.output(0);
-  return constantIntegers(use.node.inputs[1])?.at(-1) === features || lastDim(output) === features
-    ? output
-    : undefined;
+  return lastEntry(use.node.inputs[1]) === features || lastDim(output) === features ? output : undefined;
+}
+
+/** The last entry of a shape vector: constant, or the constant end of a Concat. */
+function lastEntry(shape: Value | null | undefined): number | undefined {
+  const whole = constantIntegers(shape);
+  if (whole !== undefined) return whole.at(-1);
+  const producer = shape?.producer;
+  return producer?.qualifiedOp === 'Concat' ? lastEntry(producer.inputs.at(-1)) : undefined;
 }
 
 /** The value before the Reshape that flattened it to rows, if its last axis holds the features. */

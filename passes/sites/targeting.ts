@@ -109,9 +109,15 @@ function namesTest(sites: readonly Site[], wanted: string | readonly string[], w
     if (!paths.some(test))
       fail('E_NO_MATCH', {
         message: `${what} '${name}' matches no module`,
-        remedy: didYouMean(name, paths),
+        remedy: didYouMean(name, endings(paths, name)),
       });
   return (site) => tests.some(({ test }) => test(modulePath(site)));
+}
+
+/** Path endings with as many components as `name` has: what a user who mistyped a name would have typed. */
+function endings(paths: readonly string[], name: string): string[] {
+  const depth = name.split('.').length;
+  return paths.map((path) => path.split('.').slice(-depth).join('.'));
 }
 
 type Options = z.output<typeof targetingSchema>;
@@ -163,7 +169,7 @@ function overrideOf(
     if (!paths.some((path) => regex.test(path)))
       fail('E_NO_MATCH', {
         message: `The ${what} '${key}' matches no selected module`,
-        remedy: didYouMean(key, paths),
+        remedy: didYouMean(key, endings(paths, key)),
       });
   return (site) => compiled.find(({ regex }) => regex.test(modulePath(site)))?.value;
 }

@@ -1,0 +1,62 @@
+/** The rows of the site table. */
+import { outputHeads } from '../sites/heads.js';
+import { payloadOf } from '../sites/payload.js';
+import type { Site } from '../sites/site.js';
+import type { SiteInfo } from './report.js';
+import { readersOf, sitesByWeight } from './shared.js';
+
+/** A guess of this confidence is trusted when it stands alone, so a contradiction is worth a look. */
+const TRUSTED = 0.6;
+
+/** Guesses, good enough on their own, for another path than the site's. */
+export function conflictsOf(site: Site): string[] {
+  const own = site.callOf ?? site.path;
+  // A part of a packed weight has the guesses of its whole.
+  if (site.kind === 'linear' && site.packedIn !== undefined) return [];
+  const others = site.guesses.filter(({ confidence, path }) => confidence >= TRUSTED && path !== own);
+  return [...new Set(others.map(({ path, source }) => `${path} by ${source}`))];
+}
+
+export function siteRows(sites: readonly Site[]): SiteInfo[] {
+  const heads = outputHeads(sites);
+  const groups = sitesByWeight(sites);
+  return sites.map((site) => {
+    const linear = site.kind === 'linear' ? site : undefined;
+    const [rows, columns] = site.kind === 'linear' ? [site.inDim, site.outDim] : [site.vocab, site.dim];
+    const names = site.kind === 'linear' ? (['in', 'out'] as const) : (['vocab', 'dim'] as const);
+    const layout = site.weight.transposed ? `[${names[1]}, ${names[0]}]` : `[${names[0]}, ${names[1]}]`;
+    return {
+      path: site.path,
+      kind: site.kind,
+      op: site.node.qualifiedOp,
+      node: site.node.name ?? '',
+      rows,
+      columns,
+      dtype: site.dtype,
+      storedDtype: payloadOf(site.weight.value)?.dtype ?? null,
+      layout: layout as SiteInfo['layout'],
+      storage: site.weight.storage,
+      weight: site.weight.value.label,
+      bias: linear?.bias?.value.label ?? null,
+      tap: site.y === undefined ? 'weight' : 'output',
+      confidence: site.confidence,
+      source: site.source,
+      guesses: site.guesses,
+      conflicts: conflictsOf(site),
+      packedIn: linear?.packedIn ?? null,
+      callOf: site.callOf ?? null,
+      sharedWith: sharedWith(site, groups.get(site.weight.value) ?? []),
+      head: heads.has(site.path),
+    };
+  });
+}
+
+function sharedWith(site: Site, group: readonly Site[]): string[] {
+  const nodes = new Set(group.map(({ node }) => node));
+  return [
+    ...group.filter(({ node }) => node !== site.node).map(({ path }) => path),
+    ...readersOf(site.weight.value)
+      .filter((node) => !nodes.has(node))
+      .map(({ label }) => label),
+  ];
+}
