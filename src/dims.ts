@@ -1,7 +1,7 @@
 /**
  * Arithmetic on dimensions. A symbolic dimension is text; sums and products are kept as polynomials over atoms, so
  * that equal expressions have equal text: `seq + past` and `past + seq` both read `past + seq`. Atoms are symbols and
- * calls such as `floordiv(a, b)`, `mod(a, b)`, `min(a, b)`, `max(a, b)` and `broadcast(a, b)` (the one that is not 1)
+ * calls such as `floordiv(a, b)`, `Mod(a, b)`, `Min(a, b)`, `Max(a, b)` and `broadcast(a, b)` (the one that is not 1)
  * that no rule could simplify. Unknown (`null`) in, unknown out. Symbols stand for any integer.
  */
 import { parseExpression } from './dims-parse.js';
@@ -214,21 +214,21 @@ function floordiv(a: Known, b: Known): Known {
 }
 
 function mod(a: Known, b: Known): Known {
-  if (b === 0) return call('mod', [a, b]);
+  if (b === 0) return call('Mod', [a, b]);
   if (typeof a === 'number' && typeof b === 'number') return a - b * Math.floor(a / b);
   const dividend = polynomialOf(a);
   const divisor = polynomialOf(b);
   if (divideExactly(dividend, divisor) !== undefined) return 0;
   if (typeof b === 'number' && b > 0) {
     const { rest } = splitBy(dividend, b);
-    return constantOf(rest) ?? call('mod', [dimOf(rest), b]);
+    return constantOf(rest) ?? call('Mod', [dimOf(rest), b]);
   }
-  return call('mod', [dimOf(dividend), dimOf(divisor)]);
+  return call('Mod', [dimOf(dividend), dimOf(divisor)]);
 }
 
 /** min and max: constants fold, operands a constant apart are decided, nested calls are flattened and sorted. */
-function extreme(name: 'min' | 'max', a: Known, b: Known): Known {
-  const better = name === 'min' ? Math.min : Math.max;
+function extreme(name: 'Min' | 'Max', a: Known, b: Known): Known {
+  const better = name === 'Min' ? Math.min : Math.max;
   const kept: Known[] = [];
   for (const operand of [...operandsOf(name, a), ...operandsOf(name, b)]) {
     const at = kept.findIndex((other) => typeof sub(operand, other) === 'number');
@@ -257,9 +257,9 @@ function broadcast(a: Known, b: Known): Known {
   if (typeof b === 'number') return b;
   const operands = [...operandsOf('broadcast', a), ...operandsOf('broadcast', b)].map((d) => canonical(d));
   const unique = [...new Set(operands)];
-  // min(c, x) against x: a valid program has min(c, x) = x or min(c, x) = 1, and x is the result of both.
+  // Min(c, x) against x: a valid program has Min(c, x) = x or Min(c, x) = 1, and x is the result of both.
   const kept = unique.filter(
-    (d) => !operandsOf('min', d).some((part) => part !== d && unique.includes(part)),
+    (d) => !operandsOf('Min', d).some((part) => part !== d && unique.includes(part)),
   );
   if (kept.length === 1) return kept[0]!;
   return call('broadcast', sortOperands(kept));
@@ -276,8 +276,8 @@ const OPERATIONS = {
   mul,
   floordiv,
   mod,
-  min: (a: Known, b: Known) => extreme('min', a, b),
-  max: (a: Known, b: Known) => extreme('max', a, b),
+  min: (a: Known, b: Known) => extreme('Min', a, b),
+  max: (a: Known, b: Known) => extreme('Max', a, b),
   broadcast,
   call,
 };
@@ -332,11 +332,24 @@ export function sameDim(a: Dim, b: Dim): boolean {
   return a === b || canonical(a) === canonical(b);
 }
 
-/** Sign of a dimension where every symbol is taken as positive: 1, 0, −1, or undefined when terms disagree. */
-export function signOf(dim: Dim): number | undefined {
-  if (dim === null) return undefined;
-  if (typeof dim === 'number') return Math.sign(dim);
-  const signs = new Set([...polynomialOf(dim).values()].map(({ coefficient }) => Math.sign(coefficient)));
-  const [only] = signs;
-  return signs.size === 1 ? only : undefined;
+/** Least and greatest value of a dimension when every symbol is at least 0. */
+export function boundsOf(dim: Known): { readonly min: number; readonly max: number } {
+  if (typeof dim === 'number') return { min: dim, max: dim };
+  let min = 0;
+  let max = 0;
+  for (const { factors, coefficient } of polynomialOf(dim).values()) {
+    if (factors.length === 0) {
+      min += coefficient;
+      max += coefficient;
+    } else if (coefficient > 0) max = Number.POSITIVE_INFINITY;
+    else min = Number.NEGATIVE_INFINITY;
+  }
+  return { min, max };
+}
+
+/** a / b as a whole number when b divides a for every value of the symbols; null otherwise. */
+export function divideDims(a: Dim, b: Dim): Dim {
+  if (a === null || b === null || b === 0) return null;
+  const quotient = divideExactly(polynomialOf(a), polynomialOf(b));
+  return quotient === undefined ? null : dimOf(quotient);
 }

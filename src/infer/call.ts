@@ -1,4 +1,5 @@
 /** What a rule sees of a node: types and known contents of inputs, attributes with defaults, and slots to fill. */
+import type { Attribute } from '../attribute.js';
 import { fail } from '../errors.js';
 import type { Graph, Node, Value } from '../graph.js';
 import type { Tensor } from '../tensor.js';
@@ -17,8 +18,10 @@ import { type Contents, contentsOf, payloadOf } from './contents.js';
 export interface Engine {
   /** Opset version of a domain where the node stands; undefined when the model does not import it. */
   opset(domain: string): number | undefined;
-  /** Infers a subgraph whose inputs get the given types. */
-  enter(graph: Graph, inputs: readonly (ValueType | undefined)[]): void;
+  /** Infers a subgraph whose inputs get the given types; returns the types of its outputs. */
+  enter(graph: Graph, inputs: readonly (ValueType | undefined)[]): (ValueType | undefined)[];
+  /** Inside a function body: the attribute that the caller gave under this name. */
+  parameter(name: string): Attribute | undefined;
   /** A symbol for a dimension that depends on data; null outside whole-model inference. */
   freshDim(): Dim;
 }
@@ -90,20 +93,26 @@ export class Call {
     return out;
   }
 
+  /** An attribute; inside a function body, what the caller gave. */
+  attribute(name: string): Attribute | undefined {
+    const attribute = this.node.attributes.get(name);
+    return attribute?.type === 'ref' ? this.engine.parameter(attribute.value) : attribute;
+  }
+
   int(name: string): number | undefined;
   int(name: string, fallback: number): number;
   int(name: string, fallback?: number): number | undefined {
-    const attribute = this.node.attributes.get(name);
+    const attribute = this.attribute(name);
     return attribute?.type === 'int' ? Number(attribute.value) : fallback;
   }
 
   ints(name: string): readonly number[] | undefined {
-    const attribute = this.node.attributes.get(name);
+    const attribute = this.attribute(name);
     return attribute?.type === 'ints' ? attribute.value.map(Number) : undefined;
   }
 
   text(name: string, fallback: string): string {
-    const attribute = this.node.attributes.get(name);
+    const attribute = this.attribute(name);
     return attribute?.type === 'string' ? attribute.value : fallback;
   }
 
@@ -114,7 +123,7 @@ export class Call {
   }
 
   graph(name: string): Graph | undefined {
-    const attribute = this.node.attributes.get(name);
+    const attribute = this.attribute(name);
     return attribute?.type === 'graph' ? attribute.value : undefined;
   }
 
@@ -124,6 +133,15 @@ export class Call {
     if (positive < 0 || positive >= Math.max(rank, 1))
       fail('E_TYPE', { message: `Axis ${axis} is out of range for rank ${rank}`, where: this.node.label });
     return positive;
+  }
+
+  /**
+   * Axes from the attribute `name` or, in newer forms, the input: positive and ascending. `undefined` when they are an
+   * input of unknown content; `[]` when absent.
+   */
+  axes(name: string, index: number, rank: number): readonly number[] | undefined {
+    const given = this.ints(name) ?? (this.has(index) ? this.numbers(index) : []);
+    return given === undefined ? undefined : given.map((axis) => this.axis(axis, rank)).sort((a, b) => a - b);
   }
 
   /** Sets the type of an output; without a dtype nothing is known of it. */

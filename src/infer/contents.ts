@@ -68,7 +68,8 @@ export function payloadOf(value: Value): Tensor | undefined {
   return undefined;
 }
 
-function decode(tensor: Tensor): Contents | undefined {
+/** Numbers of a small constant. */
+export function contentsOfTensor(tensor: Tensor): Contents | undefined {
   const known = decoded.get(tensor);
   if (known !== undefined) return known ?? undefined;
   let contents: Contents | null = null;
@@ -92,7 +93,7 @@ export function contentsOf(value: Value | null | undefined): Contents | undefine
   const found = computed.get(value);
   if (found !== undefined) return found;
   const tensor = payloadOf(value);
-  return tensor === undefined ? undefined : decode(tensor);
+  return tensor === undefined ? undefined : contentsOfTensor(tensor);
 }
 
 /**

@@ -1,10 +1,14 @@
 /** All inference rules by domain and operator. */
 import type { Rule, Rules } from './call.js';
+import { control } from './rules/control.js';
+import { create } from './rules/create.js';
 import { elementwise } from './rules/elementwise.js';
 import { linear } from './rules/linear.js';
+import { movement } from './rules/movement.js';
+import { reductions } from './rules/reduce.js';
 
 const BY_DOMAIN: Readonly<Record<string, Rules>> = {
-  '': { ...elementwise, ...linear },
+  '': { ...elementwise, ...linear, ...movement, ...create, ...reductions, ...control },
 };
 
 /** The rule of an operator, or undefined when nothing is known of it. */
