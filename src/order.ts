@@ -67,17 +67,8 @@ export function topologicalOrder(graph: Graph): Node[] {
 export function sortTopologically(graph: Graph): boolean {
   let moved = false;
   for (const g of walkGraphs(graph)) {
-    const order = topologicalOrder(g);
-    let at = g.firstNode;
-    if (
-      order.every((node) => {
-        const same = node === at;
-        at = at?.next;
-        return same;
-      })
-    )
-      continue;
-    g.reorder(order);
+    if (isSorted(g)) continue;
+    g.reorder(topologicalOrder(g));
     moved = true;
   }
   return moved;
@@ -93,4 +84,17 @@ function failOnCycle(path: readonly Node[], start: Node): never {
     remedy:
       'Build the new nodes detached and redirect the old value in the same edit, so that they keep reading it',
   });
+}
+
+/** Whether every node of this one graph stands behind the producers of what it reads. */
+export function isSorted(graph: Graph): boolean {
+  const done = new Set<Node>();
+  for (const node of graph.nodes()) {
+    for (const value of valuesRead(node)) {
+      const { producer } = value;
+      if (producer !== undefined && producer.graph === graph && !done.has(producer)) return false;
+    }
+    done.add(node);
+  }
+  return true;
 }
