@@ -22,7 +22,7 @@ export const causalLm = defineLoss({
     const { shape } = floatTensor(logits, 'causal-lm', 3);
     const labels = context.label({ name, dtype: 'int64', shape: shape.slice(0, -1), padding: ignoreIndex });
     const narrow = castTo(b, labels, 'int32');
-    const next = b.op.Slice(narrow, [1], [Number.MAX_SAFE_INTEGER], [1]);
+    const next = b.op.Slice(narrow, [1], [2 ** 31 - 1], [1]);
     // The last position has no next token. Built from the labels, so that no shape has to be computed.
     const last = b.op.Add(b.op.Mul(b.op.Slice(narrow, [0], [1], [1]), 0), ignoreIndex);
     const { correct, ...loss } = softmaxCrossEntropy(b, {

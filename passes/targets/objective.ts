@@ -8,6 +8,7 @@ import { type DType, isFloat, tensorType } from '../../src/types.js';
 import { backward } from '../backward.js';
 import { applyEdit } from '../edit.js';
 import { type BuiltLoss, type ConfiguredLoss, castTo, type LabelInput } from '../losses/loss.js';
+import { appender } from './append.js';
 import type { PublicNames } from './names.js';
 
 /** A label input and the name its loss asked for. */
@@ -17,6 +18,10 @@ export interface PlacedLabel {
 }
 
 export interface Objective {
+  /** Builder of the loss; its gradient is built with it too. */
+  readonly b: Builder;
+  /** Appends what `b` built since the last call. */
+  append(): void;
   readonly built: BuiltLoss;
   /** Mean loss and weight, float32 scalars. */
   readonly loss: Value;
@@ -62,15 +67,13 @@ export function addObjective(
   const scale = b.op.Reciprocal(b.op.Max([built.weight, smallest(b, built.weight)]));
   const mean = castTo(b, b.op.Mul(built.total, scale), 'float32');
   const weight = castTo(b, built.weight, 'float32');
-  applyEdit({
-    label: `loss ${loss.id}`,
-    graph: model.graph,
-    add: { nodes: b.nodes, at: 'end' },
-    addInitializers: b.initializers,
-    addInputs: labels.map(({ value }) => value),
-  });
+  const append = appender(model, b, `loss ${loss.id}`);
+  append();
+  for (const { value } of labels) model.graph.addInput(value);
   const first = [...read][0]?.value.type;
   return {
+    b,
+    append,
     built,
     loss: mean,
     weight,
@@ -87,19 +90,13 @@ export function addObjective(
  */
 export function differentiate(
   model: Model,
-  { built }: Objective,
+  { b, append, built }: Objective,
   wrt: readonly Value[],
   scale: Value | undefined,
 ): Map<Value, Value> {
-  const b = new Builder(model, { provenance: 'loss' });
   const factor = scale ?? b.scalar(1, dtypeOf(built.total));
   const { of, value: seed } = built.gradient?.(factor) ?? { of: built.total, value: factor };
-  applyEdit({
-    label: 'gradient of the loss',
-    graph: model.graph,
-    add: { nodes: b.nodes, at: 'end' },
-    addInitializers: b.initializers,
-  });
+  append();
   const read = ancestors(of);
   const { edit, gradients } = backward(model, {
     loss: of,
