@@ -14,6 +14,4 @@ export const linear: Rules = {
     unifyDims(c, k1, k2, 'Inner dimensions');
     c.set(0, c.dtype(0) ?? c.dtype(1), [m, n]);
   },
-  MatMulInteger: (c) => c.set(0, 'int32', matmulShape(c, c.shape(0), c.shape(1))),
-  QLinearMatMul: (c) => c.set(0, c.dtype(7), matmulShape(c, c.shape(0), c.shape(3))),
 };
