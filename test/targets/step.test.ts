@@ -83,8 +83,8 @@ describe('step target', () => {
     ]);
     expect(manifest.outputs.model.map(({ name }) => name)).toEqual(['logits', 'hidden']);
     expect(manifest.optimizer.state.map(({ slot, shape }) => [slot, shape])).toEqual([
-      ['m', [84]],
-      ['v', [84]],
+      ['m', [78]],
+      ['v', [78]],
     ]);
     expect(evaluation.graph.outputs.map(({ name }) => name)).toEqual(manifest.graphs.eval.outputs);
   });
