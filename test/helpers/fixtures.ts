@@ -64,6 +64,55 @@ export interface ModelFixture {
   readonly casesPath: string;
 }
 
+/** A LoRA training run of torch and peft under `fixtures/reference` (`fixtures/generate/peft_reference.py`). */
+export interface ReferenceCase {
+  /** `bert-lora`, `gpt2-lora-accumulated`, … */
+  readonly name: string;
+  readonly architecture: Architecture;
+  readonly task: 'classification' | 'causal-lm';
+  readonly method: 'lora';
+  readonly config: { readonly rank: number; readonly alpha: number; readonly rslora: boolean };
+  /** PEFT's `target_modules`. */
+  readonly targets: readonly string[] | string;
+  readonly optimizer:
+    | {
+        readonly id: 'adamw';
+        readonly betas: readonly [number, number];
+        readonly eps: number;
+        readonly weightDecay: number;
+      }
+    | { readonly id: 'sgd'; readonly momentum: number; readonly weightDecay: number };
+  /** Largest global norm of the gradient. */
+  readonly clip: number;
+  /** Micro-batches per step; step `s` (from 0) uses batches `s * accumulation …`, averaged over all that is scored. */
+  readonly accumulation: number;
+  readonly schedule: {
+    readonly id: 'linear';
+    readonly learningRate: number;
+    readonly warmupSteps: number;
+    readonly totalSteps: number;
+  };
+  readonly steps: number;
+  /** PEFT's names of the adapter's tensors. */
+  readonly keys: readonly string[];
+  /** By step, before the update: loss, learning rate, global gradient norm before clipping. */
+  readonly losses: readonly number[];
+  readonly learningRates: readonly number[];
+  readonly gradientNorms: readonly number[];
+  /** Losses of the same run in float64. */
+  readonly losses64: readonly number[];
+  /** Largest absolute difference of the logits of the merged and the unmerged model in torch. */
+  readonly mergeDifference: number;
+  /** What float32 alone costs torch: relative to the float64 run, by tensor norm and by loss. */
+  readonly gradientError: number;
+  readonly lossError: number;
+  /**
+   * Absolute path of the tensors: `batch<i>.<tensor>`, `init.<key>`, `gradient.<key>`, `gradient64.<key>` (step 1,
+   * unclipped), `final.<key>`, and logits on batch 0: `logits.initial`, `logits.trained`, `logits.merged`.
+   */
+  readonly path: string;
+}
+
 /** Absolute path of something under `fixtures/`. */
 export function fixturePath(...parts: string[]): string {
   return join(repositoryRoot, 'fixtures', ...parts);
@@ -94,6 +143,27 @@ export function modelFixture(name: string): ModelFixture {
   const found = modelFixtures((fixture) => fixture.name === name)[0];
   if (found === undefined) throw new Error(`No fixture fixtures/models/${name}.json`);
   return found;
+}
+
+/** All reference runs, by name. */
+export function referenceCases(keep: (reference: ReferenceCase) => boolean = () => true): ReferenceCase[] {
+  const folder = fixturePath('reference');
+  return readdirSync(folder)
+    .filter((file) => file.endsWith('.json'))
+    .sort()
+    .map((file) => {
+      const record = JSON.parse(readFileSync(join(folder, file), 'utf8')) as Omit<ReferenceCase, 'path'>;
+      return { ...record, path: join(folder, `${record.name}.safetensors`) };
+    })
+    .filter(keep);
+}
+
+/**
+ * Absolute path of torch's gradients of the base's own parameters: `batch.<tensor>`, `loss`, `loss64`,
+ * `gradient.<parameter>`, `gradient64.<parameter>`, with torch's names and layouts.
+ */
+export function gradientsPath(architecture: Architecture): string {
+  return fixturePath('reference', `${architecture}-grads.safetensors`);
 }
 
 /**
