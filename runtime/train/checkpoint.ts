@@ -1,0 +1,124 @@
+/**
+ * Checkpoints: one safetensors file each, written atomically, with parameters (`param/<key>`), optimizer state
+ * (`state/<input>`) and, in the metadata, where the run stood and what it was a run of. Data order, learning rate and
+ * dropout seeds are functions of the step number, so the step is all the position there is.
+ */
+import { existsSync } from 'node:fs';
+import { mkdir, readdir, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { z } from 'zod';
+import { fail } from '../../src/errors.js';
+import { type HostTensor, loadTensor } from '../host-tensor.js';
+import { readSafetensors, writeSafetensors } from '../safetensors.js';
+
+const METADATA_KEY = 'peft_compile.run';
+
+/** What must be the same for a run to continue, as texts by name; a mismatch is reported under the name. */
+export type Fingerprint = Readonly<Record<string, string>>;
+
+const runSchema = z.object({
+  version: z.literal(1),
+  /** Optimizer steps done. */
+  step: z.int().min(0),
+  bestLoss: z.number().nullable(),
+  /** Evaluations since the best one. */
+  stale: z.int().min(0),
+  fingerprint: z.record(z.string(), z.string()),
+});
+export type RunState = Omit<z.infer<typeof runSchema>, 'version'>;
+
+export interface Checkpoint {
+  readonly run: RunState;
+  readonly params: ReadonlyMap<string, HostTensor>;
+  readonly state: Readonly<Record<string, HostTensor>>;
+}
+
+const NAME = /^step-(\d{8})\.safetensors$/;
+export const BEST_NAME = 'best.safetensors';
+
+function stepName(step: number): string {
+  return `step-${String(step).padStart(8, '0')}.safetensors`;
+}
+
+/** Writes a checkpoint and returns its path. */
+export async function saveCheckpoint(
+  folder: string,
+  checkpoint: Checkpoint,
+  options: { readonly best: boolean } = { best: false },
+): Promise<string> {
+  await mkdir(folder, { recursive: true });
+  const path = join(folder, options.best ? BEST_NAME : stepName(checkpoint.run.step));
+  const tensors = new Map<string, HostTensor>();
+  for (const [key, tensor] of checkpoint.params) tensors.set(`param/${key}`, tensor);
+  for (const [name, tensor] of Object.entries(checkpoint.state)) tensors.set(`state/${name}`, tensor);
+  await writeSafetensors(path, tensors, {
+    force: true,
+    metadata: { [METADATA_KEY]: JSON.stringify({ version: 1, ...checkpoint.run }) },
+  });
+  return path;
+}
+
+export async function loadCheckpoint(path: string): Promise<Checkpoint> {
+  const { tensors, metadata } = readSafetensors(path);
+  let json: unknown;
+  try {
+    json = JSON.parse(metadata.get(METADATA_KEY) ?? 'null');
+  } catch {
+    json = null;
+  }
+  const run = runSchema.safeParse(json);
+  if (!run.success)
+    return fail('E_INVALID_DATA', {
+      message: 'The file is no training checkpoint',
+      where: path,
+      remedy: 'Give a file from the checkpoints folder of a run.',
+    });
+  const params = new Map<string, HostTensor>();
+  const state: Record<string, HostTensor> = {};
+  for (const [name, tensor] of tensors) {
+    const [kind, key] = split(name);
+    if (kind === 'param') params.set(key, await loadTensor(tensor));
+    else if (kind === 'state') state[key] = await loadTensor(tensor);
+  }
+  return { run: run.data, params, state };
+}
+
+/** The checkpoint with the most steps in a folder. */
+export async function latestCheckpoint(folder: string): Promise<string | undefined> {
+  const steps = await checkpointSteps(folder);
+  const last = steps.at(-1);
+  return last === undefined ? undefined : join(folder, stepName(last));
+}
+
+/** Removes all but the `keep` newest checkpoints; the best one is a file of its own and stays. */
+export async function pruneCheckpoints(folder: string, keep: number): Promise<void> {
+  const steps = await checkpointSteps(folder);
+  for (const step of steps.slice(0, Math.max(0, steps.length - keep)))
+    await rm(join(folder, stepName(step)), { force: true });
+}
+
+/** Throws E_INVALID_DATA naming the first setting in which a checkpoint and the run that wants it differ. */
+export function checkFingerprint(found: Fingerprint, wanted: Fingerprint, path: string): void {
+  for (const [name, value] of Object.entries(wanted))
+    if (found[name] !== value)
+      fail('E_INVALID_DATA', {
+        message: `The checkpoint belongs to another run: its ${name} is ${found[name] ?? 'unknown'}, this run has ${value}`,
+        where: path,
+        remedy: 'Resume with the same graphs, data and settings, or start a new run in another folder.',
+      });
+}
+
+async function checkpointSteps(folder: string): Promise<number[]> {
+  if (!existsSync(folder)) return [];
+  const steps: number[] = [];
+  for (const name of await readdir(folder)) {
+    const match = NAME.exec(name);
+    if (match !== null) steps.push(Number(match[1]));
+  }
+  return steps.sort((a, b) => a - b);
+}
+
+function split(name: string): [string, string] {
+  const slash = name.indexOf('/');
+  return [name.slice(0, slash), name.slice(slash + 1)];
+}

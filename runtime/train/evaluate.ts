@@ -1,0 +1,35 @@
+/** Loss and metrics over a whole data set. */
+import type { Collator } from '../data/batch.js';
+import type { Dataset } from '../data/dataset.js';
+import type { EvalResult } from './events.js';
+import type { Measured, Stepper } from './stepper.js';
+
+/** Losses that are a mean cross-entropy in nats, so that their exponential is a perplexity. */
+const CROSS_ENTROPIES: ReadonlySet<string> = new Set(['causal-lm']);
+
+/** Evaluates without dropout, in file order. An incomplete last batch is filled up or, where that cannot be, left out. */
+export async function evaluate(
+  stepper: Stepper,
+  dataset: Dataset,
+  collator: Collator,
+  batchSize: number,
+): Promise<EvalResult> {
+  const parts: Measured[] = [];
+  let examples = 0;
+  for (let start = 0; start < dataset.length; start += batchSize) {
+    const end = Math.min(start + batchSize, dataset.length);
+    const complete = end - start === (collator.batchSize ?? end - start);
+    if (!complete && !collator.canFill) break;
+    const batch = collator.batch(Array.from({ length: end - start }, (_, i) => dataset.example(start + i)));
+    parts.push(await stepper.evaluate(batch.feeds));
+    examples += batch.examples;
+  }
+  const { loss, weight, metrics } = stepper.combine(parts);
+  return {
+    loss,
+    ...(CROSS_ENTROPIES.has(stepper.manifest.loss.id) ? { perplexity: Math.exp(loss) } : {}),
+    metrics,
+    weight,
+    examples,
+  };
+}

@@ -1,0 +1,336 @@
+/** The trainer: data in, graphs driven, adapter out; resumable at every step. */
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { fail } from '../../src/errors.js';
+import { loadArtifacts, type TrainArtifacts } from '../artifacts.js';
+import { Collator, checkDataset } from '../data/batch.js';
+import { type Dataset, splitDataset } from '../data/dataset.js';
+import { loadDataset } from '../data/load.js';
+import { loadTokenizer, type TextTokenizer } from '../data/tokenizer.js';
+import { countOf, firstNonFinite, type HostTensor } from '../host-tensor.js';
+import { writeSafetensors } from '../safetensors.js';
+import { BEST_NAME, type Fingerprint, loadCheckpoint } from './checkpoint.js';
+import { Checkpoints } from './checkpoints.js';
+import { evaluate } from './evaluate.js';
+import type { EvalResult, StopReason, TrainEvent } from './events.js';
+import { fingerprintOf } from './fingerprint.js';
+import { RunLog } from './log.js';
+import { scheduleOf, type TrainOptions, type TrainResult, totalSteps } from './options.js';
+import { Plan } from './plan.js';
+import { learningRate } from './schedule.js';
+import { Stepper, type StepResult } from './stepper.js';
+
+export const ADAPTER_FILE = 'adapter.safetensors';
+export const LOG_FILE = 'log.jsonl';
+export const CHECKPOINT_FOLDER = 'checkpoints';
+
+/**
+ * Trains the parameters of a step target.
+ * @throws E_EXISTS (results in `out`), E_INVALID_DATA (data, checkpoint), E_NON_FINITE (diverged), E_USAGE, E_IO, E_RUNTIME.
+ */
+export async function train(options: TrainOptions): Promise<TrainResult> {
+  const resuming = options.resume !== undefined && options.resume !== false;
+  const adapterPath = join(options.out, ADAPTER_FILE);
+  const checkpointFolder = join(options.out, CHECKPOINT_FOLDER);
+  for (const path of [adapterPath, join(options.out, LOG_FILE)])
+    if (existsSync(path) && options.force !== true && !resuming)
+      fail('E_EXISTS', {
+        message: 'The folder holds the results of an earlier run',
+        where: path,
+        remedy: 'Use --force to replace them, --resume to continue, or another folder.',
+      });
+  const artifacts =
+    typeof options.artifacts === 'string' ? await loadArtifacts(options.artifacts) : options.artifacts;
+  const run = await prepare(options, artifacts);
+  const stepper = new Stepper(artifacts, options.session);
+  try {
+    const checkpoints = new Checkpoints(checkpointFolder, stepper, run.fingerprint, {
+      keep: options.keepCheckpoints ?? 2,
+      ...(options.signal === undefined ? {} : { signal: options.signal }),
+    });
+    const start = resuming
+      ? await checkpoints.restore(typeof options.resume === 'string' ? options.resume : undefined)
+      : 0;
+    if (!resuming) {
+      if (options.force === true) await checkpoints.clear();
+      await stepper.load(options.initial ?? artifacts.initial);
+    }
+    const log = await RunLog.open(join(options.out, LOG_FILE), start);
+    try {
+      return await loop({ options, run, stepper, checkpoints, log, start, adapterPath });
+    } finally {
+      log.close();
+    }
+  } finally {
+    await stepper.close();
+  }
+}
+
+/** Everything about a run that is settled before its first step. */
+interface Run {
+  readonly data: Dataset;
+  readonly evalData: Dataset | undefined;
+  readonly collator: Collator;
+  readonly batchSize: number;
+  readonly evalBatchSize: number;
+  readonly plan: Plan;
+  readonly steps: number;
+  readonly seed: number;
+  readonly fingerprint: Fingerprint;
+  readonly schedule: ReturnType<typeof scheduleOf>;
+}
+
+async function prepare(options: TrainOptions, { manifest }: TrainArtifacts): Promise<Run> {
+  const seed = options.seed ?? 0;
+  const given = options.load?.tokenizer;
+  const tokenizer: TextTokenizer | undefined = typeof given === 'string' ? loadTokenizer(given) : given;
+  const { tokenizer: _path, ...rest } = options.load ?? {};
+  const load = {
+    ...rest,
+    ...(tokenizer === undefined ? {} : { tokenizer }),
+    batch: manifest.batch,
+    loss: manifest.loss.id,
+  };
+  const open = async (data: Dataset | string, classes?: readonly string[]) =>
+    typeof data === 'string'
+      ? loadDataset(data, { ...load, ...(classes === undefined ? {} : { classes }) })
+      : data;
+  const all = await open(options.data);
+  const { data, evalData } = await split(all, options, seed, (path) => open(path, all.classes));
+  const padId = tokenizer?.padId;
+  const collator = new Collator(manifest.batch, {
+    ...(padId === undefined ? {} : { padId }),
+    ...options.collate,
+  });
+  checkDataset(data, collator);
+  if (evalData !== undefined) checkDataset(evalData, collator);
+  const batchSize = options.batchSize ?? collator.batchSize ?? 8;
+  if (collator.batchSize !== undefined && batchSize !== collator.batchSize)
+    fail('E_USAGE', {
+      message: `The graphs take batches of ${collator.batchSize}, a batch size of ${batchSize} was asked for`,
+      remedy: `Use --batch-size ${collator.batchSize}, or export the model with a dynamic batch axis.`,
+    });
+  const accumulation = manifest.accumulation?.steps ?? 1;
+  const dropLast = options.dropLast ?? (collator.batchSize !== undefined && !collator.canFill);
+  const shuffle = options.shuffle ?? true;
+  const plan = new Plan({ examples: data.length, batchSize, accumulation, dropLast, shuffle, seed });
+  if (plan.stepsPerEpoch === 0)
+    fail('E_INVALID_DATA', {
+      message: `${data.length} examples do not fill one batch of ${batchSize}`,
+      where: data.source,
+      remedy: 'Use a smaller batch size or more data.',
+    });
+  const steps = totalSteps(options, manifest, plan.stepsPerEpoch);
+  const schedule = scheduleOf(options, manifest, steps);
+  // A misspelt schedule is an error now, not at the end of the warm-up.
+  learningRate(schedule, steps);
+  return {
+    data,
+    evalData,
+    collator,
+    batchSize,
+    evalBatchSize: collator.batchSize ?? options.evalBatchSize ?? batchSize,
+    plan,
+    steps,
+    seed,
+    schedule,
+    fingerprint: fingerprintOf({ manifest, data, batchSize, dropLast, shuffle, seed, schedule }),
+  };
+}
+
+async function split(
+  all: Dataset,
+  options: TrainOptions,
+  seed: number,
+  open: (data: Dataset | string) => Promise<Dataset>,
+): Promise<{ data: Dataset; evalData: Dataset | undefined }> {
+  if (options.evalData !== undefined) return { data: all, evalData: await open(options.evalData) };
+  const share = options.validation ?? 0;
+  if (share === 0) return { data: all, evalData: undefined };
+  if (!(share > 0 && share < 1) || all.length < 2)
+    fail('E_USAGE', {
+      message: `A share of ${share} of ${all.length} examples cannot be held out`,
+      remedy: 'Use a share between 0 and 1 and at least two examples.',
+    });
+  const { train: data, held: evalData } = splitDataset(all, share, seed);
+  return { data, evalData };
+}
+
+interface LoopContext {
+  readonly options: TrainOptions;
+  readonly run: Run;
+  readonly stepper: Stepper;
+  readonly checkpoints: Checkpoints;
+  readonly log: RunLog;
+  /** Steps done before. */
+  readonly start: number;
+  readonly adapterPath: string;
+}
+
+async function loop(context: LoopContext): Promise<TrainResult> {
+  const { options, run, stepper, checkpoints, log, start, adapterPath } = context;
+  const { manifest } = stepper;
+  const emit = (event: TrainEvent) => options.onEvent?.(event);
+  const began = performance.now();
+  const trainable = manifest.params.reduce((sum, { shape }) => sum + countOf(shape), 0);
+  emit({
+    type: 'start',
+    totalSteps: run.steps,
+    stepsPerEpoch: run.plan.stepsPerEpoch,
+    examples: run.data.length,
+    trainable,
+    resumedFrom: start,
+  });
+  const losses: number[] = [];
+  const evals: (EvalResult & { step: number })[] = [];
+  let reason: StopReason = 'finished';
+  let step = start;
+  const pace = { seconds: 0, tokens: 0 };
+
+  const evaluateNow = async () => {
+    if (run.evalData === undefined) return;
+    const result = await evaluate(stepper, run.evalData, run.collator, run.evalBatchSize);
+    const best = checkpoints.note(result.loss);
+    evals.push({ step, ...result });
+    log.write({ step, eval: result });
+    emit({ type: 'eval', step, best, ...result });
+    if (best && step > 0) emit({ type: 'checkpoint', step, path: await checkpoints.saveBest(step), best });
+  };
+  const save = async () => {
+    emit({ type: 'checkpoint', step, path: await checkpoints.save(step), best: false });
+  };
+
+  if (options.evalFirst === true && start === 0) await evaluateNow();
+  while (step < run.steps) {
+    if (options.signal?.aborted === true) {
+      reason = 'interrupted';
+      break;
+    }
+    const planned = run.plan.at(step + 1);
+    const batches = planned.batches.map((indices) =>
+      run.collator.batch(indices.map((index) => run.data.example(index))),
+    );
+    const lr = learningRate(run.schedule, step + 1);
+    const before = performance.now();
+    const result = await stepper.step(
+      batches.map((batch) => batch.feeds),
+      { lr, step: step + 1, seeds: batches.map((_, i) => run.seed + planned.forwardPasses + i) },
+    );
+    const seconds = (performance.now() - before) / 1000;
+    step++;
+    await checkFinite(
+      result,
+      stepper,
+      step,
+      batches.flatMap((batch) => batch.where),
+    );
+    const tokens = batches.reduce((sum, batch) => sum + batch.tokens, 0);
+    const examples = batches.reduce((sum, batch) => sum + batch.examples, 0);
+    pace.seconds += seconds;
+    pace.tokens += tokens;
+    losses.push(result.loss);
+    const common = {
+      step,
+      epoch: planned.epoch + 1,
+      loss: result.loss,
+      gradNorm: result.gradNorm,
+      lr,
+      metrics: result.metrics,
+      examples,
+      tokens,
+    };
+    log.write(common);
+    emit({
+      type: 'step',
+      ...common,
+      totalSteps: run.steps,
+      seconds,
+      tokensPerSecond: pace.tokens / pace.seconds,
+      eta: (pace.seconds / (step - start)) * (run.steps - step),
+    });
+    if (due(step, options.evalEvery) && step < run.steps) {
+      await evaluateNow();
+      if (options.patience !== undefined && checkpoints.stale >= options.patience) {
+        reason = 'early-stop';
+        break;
+      }
+    }
+    if (due(step, options.checkpointEvery)) await save();
+  }
+  if (reason === 'interrupted') {
+    if (step > 0) await save();
+  } else if (reason === 'finished') await evaluateNow();
+
+  const bestPath = join(checkpoints.folder, BEST_NAME);
+  const params =
+    options.restoreBest === true && reason !== 'interrupted' && existsSync(bestPath)
+      ? (await loadCheckpoint(bestPath)).params
+      : await stepper.params();
+  if (reason !== 'interrupted') await writeAdapter(adapterPath, params, stepper, options);
+  const seconds = (performance.now() - began) / 1000;
+  emit({ type: 'end', step, reason, seconds });
+  return {
+    reason,
+    steps: step,
+    losses,
+    evals,
+    adapter: reason === 'interrupted' ? undefined : adapterPath,
+    checkpoint: checkpoints.last,
+    log: log.path,
+    trainable,
+    seconds,
+    params,
+  };
+}
+
+function due(step: number, every: number | undefined): boolean {
+  return every !== undefined && every > 0 && step % every === 0;
+}
+
+/** Stops a diverged run: names the loss, or else the first parameter that the step left non-finite. */
+async function checkFinite(
+  result: StepResult,
+  stepper: Stepper,
+  step: number,
+  where: readonly string[],
+): Promise<void> {
+  if (Number.isFinite(result.loss) && Number.isFinite(result.gradNorm)) return;
+  let culprit = `the loss is ${result.loss}`;
+  if (Number.isFinite(result.loss)) {
+    culprit = `the gradient norm is ${result.gradNorm}`;
+    for (const [key, tensor] of await stepper.params()) {
+      const index = firstNonFinite(tensor);
+      if (index >= 0) {
+        culprit = `the gradient of '${key}' is not finite (first at element ${index})`;
+        break;
+      }
+    }
+  }
+  const shown = where.slice(0, 4).join('; ');
+  fail('E_NON_FINITE', {
+    message: `Training diverged in step ${step}: ${culprit}`,
+    where: where.length > 4 ? `${shown}; and ${where.length - 4} more examples` : shown,
+    remedy:
+      'Lower the learning rate, add warm-up or clipping, or check these examples; the checkpoints before this step are intact.',
+  });
+}
+
+async function writeAdapter(
+  path: string,
+  params: ReadonlyMap<string, HostTensor>,
+  { manifest }: Stepper,
+  options: TrainOptions,
+): Promise<void> {
+  const { method, config, sites } = manifest.adapter;
+  await writeSafetensors(path, params, {
+    // What an earlier run left was dealt with before the first step.
+    force: options.force === true || options.resume !== undefined,
+    metadata: {
+      format: 'pt',
+      'peft_compile.method': method,
+      'peft_compile.config': JSON.stringify(config),
+      'peft_compile.sites': JSON.stringify(sites),
+      ...(manifest.base.digest === null ? {} : { 'peft_compile.base': manifest.base.digest }),
+    },
+  });
+}
