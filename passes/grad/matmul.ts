@@ -35,16 +35,16 @@ function onStacks(c: GradientContext): ReturnType<GradientRule> {
     if (vectorA) return op.Unsqueeze(c.dy, [c.rank(c.dy) - 1]);
     return vectorB ? op.Unsqueeze(c.dy, [c.rank(c.dy)]) : c.dy;
   };
-  const fit = (gradient: Value, matrix: Value, like: Value) =>
+  const summed = (gradient: Value, matrix: Value, like: Value) =>
     shapes.reshapeLike(shapes.unbroadcast(gradient, matrix), like);
   return [
     () => {
       const matrix = matrixA();
-      return fit(op.MatMul(dy(), shapes.swapLast(matrixB())), matrix, a);
+      return summed(op.MatMul(dy(), shapes.swapLast(matrixB())), matrix, a);
     },
     () => {
       const matrix = matrixB();
-      return fit(op.MatMul(shapes.swapLast(matrixA()), dy()), matrix, b);
+      return summed(op.MatMul(shapes.swapLast(matrixA()), dy()), matrix, b);
     },
   ];
 }

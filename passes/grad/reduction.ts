@@ -14,23 +14,25 @@ interface Reduction {
 }
 
 function reduction(c: GradientContext): Reduction | undefined {
-  const rank = c.rank();
   const given = c.intsParameter('axes', 1);
   // An empty list means "all axes" too, unless the op is asked to be the identity then.
   if ((given === undefined || given.length === 0) && c.int('noop_with_empty_axes', 0) === 1) return undefined;
-  const all = Array.from({ length: rank }, (_, i) => i);
-  const axes =
-    given === undefined || given.length === 0 ? all : given.map((axis) => c.shapes.axis(c.x, axis));
+  const all = given === undefined || given.length === 0;
+  const axes = () =>
+    all ? Array.from({ length: c.rank() }, (_, i) => i) : given.map((axis) => c.shapes.axis(c.x, axis));
   const keep = (value: Value) => {
-    if (c.int('keepdims', 1) === 1 || rank === 0) return value;
+    // A full reduction is a scalar and broadcasts as it is, whatever the rank.
+    if (c.int('keepdims', 1) === 1 || all) return value;
     return c.op.Unsqueeze(
       value,
-      [...axes].sort((a, b) => a - b),
+      axes().sort((a, b) => a - b),
     );
   };
   return {
     keep,
-    axes,
+    get axes() {
+      return axes();
+    },
     get dy() {
       return keep(c.dy);
     },

@@ -134,33 +134,38 @@ export class Shapes {
   reshapeLike(value: Value, like: Value): Value {
     const to = this.dims(like);
     const from = this.dims(value);
-    if (to === undefined) return this.b.op.Reshape(value, this.#shapeOf(like));
+    if (to === undefined) return this.b.op.Reshape(this.#unshaped(value), this.#shapeOf(like));
     if (from !== undefined && sameShape(from, to)) return value;
-    const target = staticTarget(from, to);
+    const source = this.#unshaped(value);
+    const direct = this.dims(source);
+    if (direct !== undefined && sameShape(direct, to)) return source;
+    const target = staticTarget(direct, to);
     return this.b.op.Reshape(
-      value,
+      source,
       target === undefined ? this.vector(this.sizes(like)) : this.b.ints(target),
     );
   }
 
   /** Reshape to explicit sizes; one of them may be -1. */
   reshape(value: Value, sizes: readonly Size[]): Value {
+    const shape = sizes.map((size) => (typeof size === 'number' ? size : null));
     const dims = this.dims(value);
-    if (
-      dims !== undefined &&
-      sameShape(
-        dims,
-        sizes.map((size) => (typeof size === 'number' ? size : null)),
-      )
-    )
-      return value;
+    if (dims !== undefined && sameShape(dims, shape)) return value;
+    const source = this.#unshaped(value);
     const unknown = sizes.filter((size) => typeof size !== 'number');
-    if (unknown.length === 1 && !sizes.includes(-1) && !sizes.includes(0))
-      return this.b.op.Reshape(
-        value,
-        this.b.ints(sizes.map((size) => (typeof size === 'number' ? size : -1))),
-      );
-    return this.b.op.Reshape(value, this.vector(sizes));
+    const target =
+      unknown.length === 1 && !sizes.includes(-1) && !sizes.includes(0)
+        ? this.b.ints(shape.map((size) => size ?? -1))
+        : this.vector(sizes);
+    return this.b.op.Reshape(source, target);
+  }
+
+  /** What a chain of shape changes started from: a second Reshape replaces the first instead of following it. */
+  #unshaped(value: Value): Value {
+    let source = value;
+    for (let node = source.producer; node !== undefined && isReshaping(node); node = source.producer)
+      source = node.input(0);
+    return source;
   }
 
   /** The [rows, last] view of a value; sees through reshapes that only split the rows. */
@@ -262,7 +267,7 @@ export class Shapes {
     if (axes.length === 0) return this.reshapeLike(gradient, like);
     const onlyLeading = axes.length === lead;
     const sum = this.b.op.ReduceSum(gradient, axes, { keepdims: onlyLeading ? 0 : 1 });
-    return this.reshapeLike(sum, like);
+    return onlyLeading ? sum : this.reshapeLike(sum, like);
   }
 
   #unbroadcastAtRunTime(gradient: Value, like: Value): Value {
@@ -272,8 +277,14 @@ export class Shapes {
     const padded = op.Concat([op.Expand(this.b.ints([1]), lead), shape], { axis: 0 });
     const axes = op.Squeeze(op.NonZero(op.Equal(padded, this.b.ints([1]))), [0]);
     const sum = op.ReduceSum(gradient, axes, { keepdims: 1, noop_with_empty_axes: 1 });
-    return op.Reshape(sum, shape);
+    return this.dims(like) === undefined ? op.Reshape(sum, shape) : this.reshapeLike(sum, like);
   }
+}
+
+const RESHAPING: ReadonlySet<string> = new Set(['Reshape', 'Squeeze', 'Unsqueeze', 'Flatten']);
+
+function isReshaping(node: Node): boolean {
+  return node.domain === '' && RESHAPING.has(node.op);
 }
 
 /** Both shapes are equal for every binding of their symbols. */

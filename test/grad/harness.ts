@@ -156,12 +156,12 @@ async function compareVariant(test: GradientCase, variant: Variant): Promise<Com
     const weights = names.map((name) => {
       const y = first[name];
       if (y === undefined) throw new Error(`no output ${name}`);
-      return { dims: y.dims, data: numbers(y).map(() => random() * 2 - 1) };
+      return { type: y.type as DType, dims: y.dims, data: numbers(y).map(() => random() * 2 - 1) };
     });
     const loss = (run: ort.InferenceSession.OnnxValueMapType) =>
       names.reduce((sum, name, k) => sum + dot(numbers(run[name] as ort.Tensor), weights[k]?.data ?? []), 0);
     const seeds = Object.fromEntries(
-      weights.map(({ dims, data: r }, k) => [`r${k}`, tensor(dtype, r, dims)]),
+      weights.map(({ type, dims, data: r }, k) => [`r${k}`, tensor(type, r, dims)]),
     );
     const run = await session.run({ ...feedsOf(data), ...seeds });
     const rounding = Math.hypot(

@@ -1,6 +1,6 @@
 import type { Value } from '../../../src/graph.js';
 import type { Builder } from '../../../src/ops/builder.js';
-import { type Draw, draw, type GradientCase } from '../harness.js';
+import { type Draw, draw, type GradientCase, type Variant } from '../harness.js';
 
 type Unary = (b: Builder, x: Value) => Value;
 
@@ -52,6 +52,10 @@ function binary(
   );
 }
 
+/** Before opset 13 axes are attributes, so nothing can be decided at run time. */
+const old: Variant[] = ['static', 'symbolic'];
+/** Away from ±3/4. */
+const hardSwish: Draw = (random, i) => [-1.3, -0.5, 0.4, 1.1][i % 4]! + 0.2 * random();
 const f32 = { dtype: 'float32' } as const;
 
 export const elementwise: Record<string, GradientCase[]> = {
@@ -115,8 +119,8 @@ export const elementwise: Record<string, GradientCase[]> = {
     {
       name: 'Max',
       inputs: [
-        { shape: [3, 4], draw: draw.distinct },
-        { shape: [4], draw: (r) => 0.05 + 0 * r() },
+        { shape: [3, 4], draw: draw.awayFromZero },
+        { shape: [4], draw: (r) => 0.05 * r() },
       ],
       build: (b, xs) => b.op.Max(xs),
     },
@@ -125,8 +129,8 @@ export const elementwise: Record<string, GradientCase[]> = {
     {
       name: 'Min',
       inputs: [
-        { shape: [3, 4], draw: draw.distinct },
-        { shape: [3, 1], draw: (r) => 0.05 + 0 * r() },
+        { shape: [3, 4], draw: draw.awayFromZero },
+        { shape: [3, 1], draw: (r) => 0.05 * r() },
       ],
       build: (b, xs) => b.op.Min(xs),
     },
@@ -175,6 +179,7 @@ export const elementwise: Record<string, GradientCase[]> = {
       name: 'PRelu',
       inputs: [{ shape: [2, 3, 4], draw: draw.awayFromZero }, { shape: [3, 1] }],
       build: (b, [x, s]) => b.op.PRelu(x!, s!),
+      ...f32,
     },
   ],
   Relu: [unary('Relu', (b, x) => b.op.Relu(x), draw.awayFromZero)],
@@ -185,29 +190,26 @@ export const elementwise: Record<string, GradientCase[]> = {
   Elu: [unary('Elu', (b, x) => b.op.Elu(x, { alpha: 0.7 }), draw.awayFromZero, f32)],
   Selu: [unary('Selu', (b, x) => b.op.Selu(x), draw.awayFromZero, f32)],
   Celu: [unary('Celu', (b, x) => b.op.Celu(x, { alpha: 0.6 }), draw.awayFromZero, f32)],
-  Softplus: [unary('Softplus', (b, x) => b.op.Softplus(x))],
+  Softplus: [unary('Softplus', (b, x) => b.op.Softplus(x), draw.normal, f32)],
   Softsign: [unary('Softsign', (b, x) => b.op.Softsign(x), draw.awayFromZero, f32)],
   HardSigmoid: [
     unary('HardSigmoid', (b, x) => b.op.HardSigmoid(x, { alpha: 0.2, beta: 0.5 }), draw.normal, f32),
   ],
-  HardSwish: [unary('HardSwish', (b, x) => b.op.HardSwish(b.op.Mul(x, 4)), draw.distinct, f32)],
-  Mish: [unary('Mish', (b, x) => b.op.Mish(x))],
-  Swish: [
-    unary('Swish', (b, x) => b.op.Swish(x, { alpha: 0.8 }), draw.normal, { opset: 24, dtype: 'float32' }),
-  ],
+  HardSwish: [unary('HardSwish', (b, x) => b.op.HardSwish(b.op.Mul(x, 4)), hardSwish, f32)],
+  Mish: [unary('Mish', (b, x) => b.op.Mish(x), draw.normal, f32)],
+  Swish: [unary('Swish', (b, x) => b.op.Swish(x, { alpha: 0.8 }), draw.normal, { opset: 24 })],
   Gelu: [
     unary('Gelu', (b, x) => b.op.Gelu(x), draw.normal, f32),
-    unary('Gelu tanh', (b, x) => b.op.Gelu(x, { approximate: 'tanh' }), draw.normal, f32),
+    unary('Gelu tanh', (b, x) => b.op.Gelu(x, { approximate: 'tanh' })),
   ],
   'com.microsoft.Gelu': [unary('ms Gelu', (b, x) => b.microsoft.Gelu(x), draw.normal, f32)],
   'com.microsoft.QuickGelu': [unary('QuickGelu', (b, x) => b.microsoft.QuickGelu(x), draw.normal, f32)],
   'com.microsoft.FastGelu': [
-    unary('FastGelu', (b, x) => b.microsoft.FastGelu(x), draw.normal, f32),
+    unary('FastGelu', (b, x) => b.microsoft.FastGelu(x)),
     {
       name: 'FastGelu with bias',
       inputs: [{ shape: [2, 3, 4] }, { shape: [4] }],
       build: (b, [x, bias]) => b.microsoft.FastGelu(x!, bias),
-      dtype: 'float32',
     },
   ],
   'com.microsoft.BiasGelu': [
@@ -223,11 +225,16 @@ export const elementwise: Record<string, GradientCase[]> = {
     {
       ...unary(`Softmax-11 ${axis}`, (b, x) => b.call('Softmax', [x], { axis })[0]!),
       opset: 12,
+      variants: old,
     },
   ]),
   LogSoftmax: [-1, 1].flatMap((axis) => [
     unary(`LogSoftmax ${axis}`, (b, x) => b.op.LogSoftmax(x, { axis })),
-    { ...unary(`LogSoftmax-11 ${axis}`, (b, x) => b.call('LogSoftmax', [x], { axis })[0]!), opset: 12 },
+    {
+      ...unary(`LogSoftmax-11 ${axis}`, (b, x) => b.call('LogSoftmax', [x], { axis })[0]!),
+      opset: 12,
+      variants: old,
+    },
   ]),
   Cast: [
     unary(

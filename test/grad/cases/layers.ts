@@ -1,4 +1,4 @@
-import type { GradientCase } from '../harness.js';
+import { draw, type GradientCase } from '../harness.js';
 
 const f32 = { dtype: 'float32' } as const;
 const stat: Pick<GradientCase, 'variants'> = { variants: ['static'] };
@@ -17,7 +17,6 @@ export const layers: Record<string, GradientCase[]> = {
       name: 'LayerNormalization with statistics',
       inputs: [{ shape: [3, 4, 5] }, { shape: [5] }],
       build: (b, [x, s]) => b.call('LayerNormalization', [x!, s!], { axis: -1 }, { outputs: 3 })[0]!,
-      ...f32,
     },
   ],
   RMSNormalization: [
@@ -26,7 +25,6 @@ export const layers: Record<string, GradientCase[]> = {
       inputs: [{ shape: [3, 4, 5] }, { shape: [5] }],
       build: (b, [x, s]) => b.op.RMSNormalization(x!, s!, { axis: -1 }),
       opset: 23,
-      ...f32,
     },
   ],
   SimplifiedLayerNormalization: [
@@ -139,7 +137,7 @@ export const layers: Record<string, GradientCase[]> = {
   GlobalMaxPool: [
     {
       name: 'GlobalMaxPool',
-      inputs: [{ shape: [2, 3, 4, 5] }],
+      inputs: [{ shape: [2, 3, 4, 5], draw: draw.distinct }],
       build: (b, [x]) => b.op.GlobalMaxPool(x!),
       ...f32,
     },
@@ -179,7 +177,7 @@ function pool(
     name: `${op} ${JSON.stringify(attributes)}`,
     inputs: [{ shape: [2, 2, 6, 5], draw: (random, i) => 0.11 * ((i * 37) % 120) + 0.01 * random() }],
     build: (b, [x]) => b.call(op, [x!], attributes)[0]!,
-    ...f32,
+    dtype: op === 'AveragePool' ? 'float32' : 'float64',
     ...more,
   };
 }

@@ -61,7 +61,6 @@ export const linear: Record<string, GradientCase[]> = {
             { shape: [...(batch.length === 1 ? [1, 3] : batch), ...(transB ? [6, 4] : [4, 6])] },
           ],
           build: (b, [x, y]) => b.microsoft.FusedMatMul(x!, y!, { transA, transB, alpha: 0.5 }),
-          dtype: 'float32',
         }),
       ),
     ),

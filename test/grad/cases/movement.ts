@@ -32,11 +32,17 @@ export const movement: Record<string, GradientCase[]> = {
   ),
   Squeeze: [
     move('Squeeze', [2, 1, 3, 1], (b, x) => b.op.Squeeze(x, [1, -1])),
-    move('Squeeze-11', [2, 1, 3], (b, x) => b.op.Squeeze(x, [1]), { opset: 11 }),
+    move('Squeeze-11', [2, 1, 3], (b, x) => b.op.Squeeze(x, [1]), {
+      opset: 11,
+      variants: ['static', 'symbolic'],
+    }),
   ],
   Unsqueeze: [
     move('Unsqueeze', [2, 3], (b, x) => b.op.Unsqueeze(x, [0, 3])),
-    move('Unsqueeze-11', [2, 3], (b, x) => b.op.Unsqueeze(x, [1]), { opset: 11 }),
+    move('Unsqueeze-11', [2, 3], (b, x) => b.op.Unsqueeze(x, [1]), {
+      opset: 11,
+      variants: ['static', 'symbolic'],
+    }),
   ],
   Transpose: [
     move('Transpose', [2, 3, 4], (b, x) => b.op.Transpose(x, { perm: [2, 0, 1] })),
@@ -91,9 +97,7 @@ export const movement: Record<string, GradientCase[]> = {
     move('Trilu lower', [4, 4], (b, x) => b.op.Trilu(x, null, { upper: 0 })),
   ],
   'com.microsoft.Trilu': [
-    move('ms Trilu', [2, 4, 3], (b, x) => b.microsoft.Trilu(x, b.scalar(-1, 'int64'), { upper: 0 }), {
-      dtype: 'float32',
-    }),
+    move('ms Trilu', [2, 4, 3], (b, x) => b.microsoft.Trilu(x, b.scalar(-1, 'int64'), { upper: 0 })),
   ],
   DepthToSpace: [move('DepthToSpace', [1, 8, 2, 3], (b, x) => b.op.DepthToSpace(x, { blocksize: 2 }))],
   SpaceToDepth: [move('SpaceToDepth', [1, 2, 4, 6], (b, x) => b.op.SpaceToDepth(x, { blocksize: 2 }))],
