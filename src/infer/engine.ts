@@ -24,6 +24,29 @@ function functionKey(domain: string, name: string, overload: string): string {
   return `${domain}::${name}:${overload}`;
 }
 
+/** Nodes with producers first. Files are not always sorted; runtimes accept that. */
+function* executionOrder(graph: Graph): Iterable<Node> {
+  const done = new Set<Node>();
+  const entered = new Set<Node>();
+  for (const root of graph.nodes()) {
+    const stack = [root];
+    for (let node = stack.at(-1); node !== undefined; node = stack.at(-1)) {
+      if (!entered.has(node)) {
+        entered.add(node);
+        for (const input of node.inputs) {
+          const producer = input?.producer;
+          if (producer?.graph === graph && !entered.has(producer)) stack.push(producer);
+        }
+        if (stack.at(-1) !== node) continue;
+      }
+      stack.pop();
+      if (done.has(node)) continue;
+      done.add(node);
+      yield node;
+    }
+  }
+}
+
 class Inference implements Engine {
   readonly diagnostics: Diagnostic[] = [];
   readonly #functions: ReadonlyMap<string, LocalFunction>;
@@ -57,7 +80,7 @@ class Inference implements Engine {
   graph(graph: Graph): void {
     for (const value of graph.initializers)
       if (value.tensor !== undefined) value.type ??= tensorType(value.tensor.dtype, value.tensor.dims);
-    for (const node of graph.nodes()) this.node(node);
+    for (const node of executionOrder(graph)) this.node(node);
   }
 
   enter(graph: Graph, inputs: readonly (ValueType | undefined)[]): (ValueType | undefined)[] {
