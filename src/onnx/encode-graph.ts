@@ -2,8 +2,10 @@
 import type { Graph, Node, Output, Value } from '../graph.js';
 import type { Alias, Names } from '../names.js';
 import type { Tensor } from '../tensor.js';
+import { tensorType, type ValueType } from '../types.js';
 import { normalDomain } from './decode-graph.js';
 import { decodeEntries } from './decode-tensor.js';
+import { decodeValueInfo } from './decode-type.js';
 import { type AttributeContext, encodeAttribute } from './encode-attribute.js';
 import { encodeSparse, encodeTensor, type Placement, sparseForm } from './encode-tensor.js';
 import { encodeValueInfo } from './encode-type.js';
@@ -57,20 +59,25 @@ export class GraphEncoder implements AttributeContext {
     rewriter.messages(
       GRAPH.input,
       graph.inputs.map((value) =>
-        encodeValueInfo(this.names.value(value), value.type, value, before.inputs.get(value.name ?? '')),
+        encodeValueInfo(this.names.value(value), value.type, value, before.inputs.get(value.name ?? ''), () =>
+          before.type(value),
+        ),
       ),
     );
     rewriter.messages(
       GRAPH.output,
-      graph.outputs.map((output, i) => this.output(output, before.output(output.name, i))),
+      graph.outputs.map((output, i) => this.output(output, before.output(output.name, i), before)),
     );
     const elsewhere = (value: Value): boolean => inputs.has(value) || before.tensorHolds(value);
-    rewriter.set(GRAPH.valueInfo, this.valueInfo(graph, GRAPH.valueInfo, parsed, elsewhere));
+    rewriter.set(GRAPH.valueInfo, this.valueInfo(graph, GRAPH.valueInfo, parsed, before, elsewhere));
     return rewriter.entries(GRAPH.metadata, graph.metadata).done();
   }
 
-  output(output: Output, origin: Message | undefined): Encoded {
-    return encodeValueInfo(this.names.output(output), output.value.type ?? output.type, output, origin);
+  output(output: Output, origin: Message | undefined, before: Before): Encoded {
+    const { value } = output;
+    return encodeValueInfo(this.names.output(output), value.type ?? output.type, output, origin, () =>
+      value.name === output.name ? before.type(value) : undefined,
+    );
   }
 
   /** Nodes in order, and an Identity for every slot that cannot name its value. */
@@ -124,6 +131,7 @@ export class GraphEncoder implements AttributeContext {
     graph: Graph,
     field: number,
     parsed: Parsed | undefined,
+    before?: Before,
     elsewhere: (value: Value) => boolean = () => true,
   ): Rope {
     const current = new Map<string, Value>();
@@ -149,11 +157,15 @@ export class GraphEncoder implements AttributeContext {
       const initializer = outer.get(name);
       if (value !== undefined) {
         declared.add(value);
-        const encoded = encodeValueInfo(this.names.value(value), value.type, value, message);
+        const encoded = encodeValueInfo(this.names.value(value), value.type, value, message, () =>
+          before?.type(value),
+        );
         rope.rope(messageField(field, encoded));
       } else if (initializer !== undefined) {
         const texts = elsewhere(initializer) ? undefined : initializer;
-        const encoded = encodeValueInfo(this.names.value(initializer), initializer.type, texts, message);
+        const encoded = encodeValueInfo(this.names.value(initializer), initializer.type, texts, message, () =>
+          before?.type(initializer),
+        );
         rope.rope(messageField(field, encoded));
       } else if (!taken.has(name))
         rope.rope(messageField(field, encodeValueInfo(name, undefined, undefined, message)));
@@ -171,7 +183,7 @@ export class GraphEncoder implements AttributeContext {
 class Before {
   readonly inputs = new Map<string, Message>();
   readonly tensors = new Map<string, Message>();
-  readonly #declared = new Set<string>();
+  readonly #declared = new Map<string, Message>();
   readonly #outputs: { name: string; message: Message }[] = [];
 
   constructor(parsed: Parsed | undefined) {
@@ -179,9 +191,28 @@ class Before {
     for (const message of parsed?.subs(GRAPH.input) ?? []) this.inputs.set(name(message), message);
     for (const message of parsed?.subs(GRAPH.output) ?? [])
       this.#outputs.push({ name: name(message), message });
-    for (const message of parsed?.subs(GRAPH.valueInfo) ?? []) this.#declared.add(name(message));
+    for (const message of parsed?.subs(GRAPH.valueInfo) ?? []) {
+      const key = name(message);
+      if (!this.#declared.has(key)) this.#declared.set(key, message);
+    }
     for (const message of parsed?.subs(GRAPH.initializer) ?? [])
       this.tensors.set(message.parse().string(TENSOR.name) ?? '', message);
+  }
+
+  /** The type that decoding gives the value when its name still means what it meant. */
+  type(value: Value): ValueType | undefined {
+    const name = value.name ?? '';
+    const { tensor } = value;
+    const input = this.inputs.get(name);
+    if (input === undefined && tensor !== undefined)
+      return originOf(tensor) !== undefined || sparseForm(tensor, name) !== undefined
+        ? tensorType(tensor.dtype, tensor.dims)
+        : undefined;
+    for (const message of [input, this.#declared.get(name), this.output(name, -1)]) {
+      const type = message && decodeValueInfo(message).type;
+      if (type !== undefined) return type;
+    }
+    return undefined;
   }
 
   /** The slot at the same place, or the one of the same name. */

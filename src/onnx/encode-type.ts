@@ -12,15 +12,17 @@ export interface InfoText {
   readonly metadata: ReadonlyMap<string, string>;
 }
 
+/** @param before type that the file as a whole gave the value; asked when the declaration contradicts `type`. */
 export function encodeValueInfo(
   name: string,
   type: ValueType | undefined,
   texts: InfoText | undefined,
   origin: Message | undefined,
+  before: () => ValueType | undefined = () => undefined,
 ): Encoded {
   const rewriter = new Rewriter(origin).string(VALUE_INFO.name, name);
   const declared = origin && decodeValueInfo(origin).type;
-  if (origin !== undefined && (type === undefined || stillTrue(declared, type)))
+  if (origin !== undefined && (type === undefined || stillTrue(declared, type) || sameType(before(), type)))
     rewriter.keep(VALUE_INFO.type);
   else
     rewriter.set(
@@ -32,6 +34,11 @@ export function encodeValueInfo(
     rewriter.entries(VALUE_INFO.metadata, texts.metadata);
   }
   return rewriter.done();
+}
+
+/** Files may contradict themselves; what they say stays as long as nobody learned better. */
+function sameType(a: ValueType | undefined, b: ValueType): boolean {
+  return a !== undefined && JSON.stringify(a) === JSON.stringify(b);
 }
 
 /** A declaration stands unless it contradicts the type now known; what inference merely refines is left as declared. */

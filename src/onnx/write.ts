@@ -12,7 +12,11 @@ import { FileSource, type Source } from './source.js';
 export interface WriteOptions {
   /** Default `keep`: tensors stay where the file had them, new ones go inside while the model stays below 1.9 GB. */
   readonly externalData?: ExternalMode;
-  /** How unchanged external files get to another folder. `link` (default) falls back to a copy across file systems. */
+  /**
+   * How unchanged external files get to another folder. `copy` (default) shares blocks where the file system can.
+   * `link` makes a hard link (a copy across file systems): no disk space, and ONNX Runtime reads it, but the `onnx`
+   * package of Python (1.23) refuses data files with several links, those of the base model then included.
+   */
   readonly weights?: 'link' | 'copy';
   /** Overwrite existing files. */
   readonly force?: boolean;
@@ -63,7 +67,7 @@ export async function writeModel(
       for (const [location, source] of placement.kept) {
         const to = join(folder, location);
         if (sameFile(to, source)) files.push({ path: to, bytes: source.length, how: 'kept' });
-        else pending.push(await bring(source, to, options.weights ?? 'link', force));
+        else pending.push(await bring(source, to, options.weights ?? 'copy', force));
       }
       const { dataFile } = placement;
       const total = rope.length + (dataFile === undefined ? 0 : endOf(dataFile));
@@ -131,7 +135,9 @@ class Meter {
   }
 }
 
-async function stream(chunk: Chunk, sink: Sink, meter: Meter): Promise<void> {
+async function stream(piece: Chunk, sink: Sink, meter: Meter): Promise<void> {
+  const computed = piece.kind === 'data' ? await piece.data.load?.() : undefined;
+  const chunk: Chunk = computed === undefined ? piece : { kind: 'bytes', bytes: computed };
   const length = chunkLength(chunk);
   const file = fileRange(chunk);
   for (let at = 0; at < length; ) {
