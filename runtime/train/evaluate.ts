@@ -4,9 +4,6 @@ import type { Dataset } from '../data/dataset.js';
 import type { EvalResult } from './events.js';
 import type { Measured, Stepper } from './stepper.js';
 
-/** Losses that are a mean cross-entropy in nats, so that their exponential is a perplexity. */
-const CROSS_ENTROPIES: ReadonlySet<string> = new Set(['causal-lm']);
-
 /** Evaluates without dropout, in file order. An incomplete last batch is filled up or, where that cannot be, left out. */
 export async function evaluate(
   stepper: Stepper,
@@ -27,7 +24,7 @@ export async function evaluate(
   const { loss, weight, metrics } = stepper.combine(parts);
   return {
     loss,
-    ...(CROSS_ENTROPIES.has(stepper.manifest.loss.id) ? { perplexity: Math.exp(loss) } : {}),
+    ...(stepper.manifest.loss.perplexity ? { perplexity: Math.exp(loss) } : {}),
     metrics,
     weight,
     examples,
