@@ -10,6 +10,7 @@ import { softmaxCrossEntropy } from './softmax-cross-entropy.js';
 export const causalLm = defineLoss({
   id: 'causal-lm',
   summary: 'Next-token cross-entropy of a language model, averaged over tokens',
+  perplexity: true,
   config: z.strictObject({
     output: z.string().optional(),
     labels: z.string().default('labels'),

@@ -53,12 +53,15 @@ export interface BuiltLoss {
 export interface LossDefinition<C> {
   readonly id: string;
   readonly summary: string;
+  /** The exponential of the mean loss is a perplexity. Default false. */
+  readonly perplexity?: boolean;
   readonly config: z.ZodType<C>;
   build(context: LossContext, config: C): BuiltLoss;
 }
 
 export interface ConfiguredLoss {
   readonly id: string;
+  readonly perplexity: boolean;
   readonly config: Record<string, Json>;
   build(context: LossContext): BuiltLoss;
 }
@@ -80,7 +83,12 @@ export function defineLoss<C>(definition: LossDefinition<C>): Loss {
     config: schema,
     configure(raw) {
       const { config, json } = parseOptions(schema, raw, `loss ${id}`);
-      return { id, config: json, build: (context) => definition.build(context, config) };
+      return {
+        id,
+        perplexity: definition.perplexity ?? false,
+        config: json,
+        build: (context) => definition.build(context, config),
+      };
     },
   };
 }

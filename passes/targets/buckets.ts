@@ -8,7 +8,10 @@ import type { Ops } from '../../src/ops/ops.generated.js';
 import type { DType } from '../../src/types.js';
 import type { FlatMember } from './manifest.js';
 
-/** Parameters above this many elements are updated on their own: from there on copying costs more than launching. */
+/**
+ * Most elements of a flat tensor; a parameter above it is updated on its own. The formula makes a dozen passes over a
+ * handful of such tensors, which should stay in cache.
+ */
 export const FLAT_LIMIT = 65_536;
 
 export interface BucketItem {
@@ -30,32 +33,42 @@ export interface Bucket {
   readonly shape: readonly number[];
 }
 
-/** Groups items in order of first appearance. */
+/** Groups items of equal settings, in order of first appearance, up to `flatLimit` elements each. */
 export function planBuckets(items: readonly BucketItem[], flatLimit = FLAT_LIMIT): Bucket[] {
-  const groups = new Map<string, number[]>();
+  const buckets: { items: number[]; size: number }[] = [];
+  const open = new Map<string, { items: number[]; size: number }>();
   for (const [index, item] of items.entries()) {
-    const large = count(item.shape) > flatLimit;
-    const group = large ? `own ${index}` : `${item.dtype} ${item.weightDecay} ${item.lrScale}`;
-    groups.set(group, [...(groups.get(group) ?? []), index]);
+    const size = count(item.shape);
+    const group = `${item.dtype} ${item.weightDecay} ${item.lrScale}`;
+    let bucket = open.get(group);
+    if (bucket === undefined || bucket.size + size > flatLimit) {
+      bucket = { items: [], size: 0 };
+      buckets.push(bucket);
+      open.set(group, bucket);
+    }
+    bucket.items.push(index);
+    bucket.size += size;
   }
-  return [...groups.values()].map((indices) => {
-    let offset = 0;
-    const members = indices.map((index) => {
-      const { key, shape } = items[index]!;
-      const member = { key, offset, count: count(shape) };
-      offset += member.count;
-      return member;
-    });
-    const { dtype, weightDecay, lrScale, shape } = items[indices[0]!]!;
-    return {
-      dtype,
-      weightDecay,
-      lrScale,
-      items: indices,
-      members,
-      shape: indices.length === 1 ? shape : [offset],
-    };
+  return buckets.map((bucket) => describe(bucket.items, items));
+}
+
+function describe(indices: readonly number[], items: readonly BucketItem[]): Bucket {
+  let offset = 0;
+  const members = indices.map((index) => {
+    const { key, shape } = items[index]!;
+    const member = { key, offset, count: count(shape) };
+    offset += member.count;
+    return member;
   });
+  const { dtype, weightDecay, lrScale, shape } = items[indices[0]!]!;
+  return {
+    dtype,
+    weightDecay,
+    lrScale,
+    items: indices,
+    members,
+    shape: indices.length === 1 ? shape : [offset],
+  };
 }
 
 /** The bucket's tensor, from one tensor per item (indexed like the planned items). */

@@ -134,7 +134,12 @@ export const stepManifestSchema = z.object({
     /** Outputs of the model itself, in `eval` only. */
     model: z.array(z.object({ name, dtype, shape: shape.nullable() })),
   }),
-  loss: z.object({ id: z.string(), config: z.record(z.string(), json) }),
+  loss: z.object({
+    id: z.string(),
+    config: z.record(z.string(), json),
+    /** The exponential of the mean loss is a perplexity. */
+    perplexity: z.boolean(),
+  }),
   schedule: scheduleSchema,
   /** Clipping by global norm, as in `torch.nn.utils.clip_grad_norm_`; null for none. */
   clipping: z.object({ maxNorm: z.number().positive() }).nullable(),

@@ -35,7 +35,7 @@ export interface StepOptions {
   readonly evalOutputs?: 'loss' | 'all';
   /** Digest of the base model for the manifest. */
   readonly baseDigest?: string;
-  /** Parameters above this many elements are updated on their own and not within a flat tensor. */
+  /** Most elements that parameters updated together may have; larger ones are updated on their own. Default 65,536. */
   readonly flatLimit?: number;
   /** File names of graph models. Default `step.onnx`, `grad.onnx`, `update.onnx`, `eval.onnx`. */
   readonly fileName?: (graph: 'step' | 'grad' | 'update' | 'eval') => string;

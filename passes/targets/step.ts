@@ -106,7 +106,7 @@ export function emitStep(adapted: Model, options: StepOptions): StepArtifacts {
       })),
       model: evaluation.outputs.map(({ name, value }) => ({ name, ...tensorOf(value.type) })),
     },
-    loss: { id: loss.id, config: loss.config },
+    loss: { id: loss.id, config: loss.config, perplexity: loss.perplexity },
     schedule: scheduleSchema.parse(options.schedule ?? { id: 'constant', learningRate: 1e-3 }),
     clipping: maxNorm === null ? null : { maxNorm },
     accumulation:
