@@ -29,7 +29,7 @@ const SOURCES: readonly PathSource[] = [
 ];
 
 /** A guess must reach this to give its path to a second site when the first choice is taken. */
-const SECOND_CHOICE = 0.4;
+const SECOND_CHOICE = 0.6;
 
 export interface NamedDraft {
   readonly draft: Draft;
@@ -96,10 +96,12 @@ function resolve(drafts: readonly Draft[], guesses: ReadonlyMap<Draft, readonly 
     const owner = owners.get(best.path);
     const sameModule =
       owner !== undefined && owner.kind === draft.kind && owner.weight.value === draft.weight.value;
-    const free = own.find(
-      (guess) => !owners.has(guess.path) && (guess.confidence >= SECOND_CHOICE || guess === own.at(-1)),
-    );
-    const guess = sameModule || free === undefined ? best : free;
+    const untaken = own.filter(({ path }) => !owners.has(path));
+    // A number tells calls and copies apart; a linear that has only the name of a tied table takes what is left.
+    const free =
+      untaken.find((guess) => guess === best || guess.confidence >= SECOND_CHOICE) ??
+      (owner?.kind === draft.kind ? undefined : untaken[0]);
+    const guess = sameModule ? best : (free ?? best);
     const path = owners.has(guess.path) ? numbered(guess.path, owners) : guess.path;
     owners.set(path, draft);
     named[order] = {
