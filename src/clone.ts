@@ -45,6 +45,8 @@ export interface ClonerOptions {
   readonly outer?: 'keep' | 'copy';
   /** Original to replacement for values defined outside, e.g. function inputs to the operands of a call. */
   readonly values?: ReadonlyMap<Value, Value>;
+  /** `keep` copies pinned names; `hint` turns them into hints, for copies within one model. Default `keep`. */
+  readonly names?: 'keep' | 'hint';
   /** Rewrites an attribute before it is copied; undefined drops it. Graph attributes are still copied afterwards. */
   readonly attribute?: (name: string, attribute: Attribute) => Attribute | undefined;
 }
@@ -54,11 +56,13 @@ export class Cloner {
   readonly values: Map<Value, Value>;
   readonly nodes = new Map<Node, Node>();
   readonly #outer: 'keep' | 'copy';
+  readonly #names: 'keep' | 'hint';
   readonly #attribute: ((name: string, attribute: Attribute) => Attribute | undefined) | undefined;
 
   constructor(options: ClonerOptions = {}) {
     this.values = new Map(options.values);
     this.#outer = options.outer ?? 'keep';
+    this.#names = options.names ?? 'keep';
     this.#attribute = options.attribute;
   }
 
@@ -73,8 +77,9 @@ export class Cloner {
   define(value: Value): Value {
     const known = this.values.get(value);
     if (known !== undefined) return known;
-    const copy = new Value({ hint: value.hint });
-    copy.name = value.name;
+    const pinned = this.#names === 'keep';
+    const copy = new Value({ hint: pinned ? value.hint : (value.name ?? value.hint) });
+    if (pinned) copy.name = value.name;
     copy.type = value.type;
     copy.tensor = value.tensor;
     copyAnnotations(value, copy);
@@ -127,7 +132,7 @@ export class Cloner {
       for (const output of node.outputs) if (output !== null) this.define(output);
     for (const node of graph.nodes()) copy.append(this.node(node));
     for (const output of graph.outputs) {
-      const slot = copy.addOutput(output.name, this.value(output.value));
+      const slot = copy.addOutput(this.#names === 'keep' ? output.name : undefined, this.value(output.value));
       slot.type = output.type;
       copyAnnotations(output, slot);
     }

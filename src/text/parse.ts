@@ -1,6 +1,8 @@
 /** Text in the ONNX textual syntax to models: what `printModel` writes and what `onnx.printer` writes. */
+import type { Attribute } from '../attribute.js';
 import { Graph, type Value } from '../graph.js';
 import { type LocalFunction, Model } from '../model.js';
+import { parseAttributeValue } from './parse-attribute.js';
 import { GraphParser } from './parse-graph.js';
 import { parseType } from './parse-types.js';
 import { Scanner } from './scanner.js';
@@ -104,14 +106,17 @@ function parseFunction(scanner: Scanner): LocalFunction {
     });
   const name = scanner.name('The name of the function');
   const attributeNames: string[] = [];
+  const attributeDefaults = new Map<string, Attribute>();
   if (scanner.accept('<')) {
     do {
-      attributeNames.push(scanner.name('The name of an attribute'));
-      if (scanner.peek() === '=' || scanner.peek() === ':')
-        scanner.fail(
-          'Default values of function attributes are not supported',
-          'Give the value at each call',
-        );
+      const attribute = scanner.name('The name of an attribute');
+      const annotation = scanner.accept(':') ? scanner.word('An attribute type') : undefined;
+      if (annotation === undefined && scanner.peek() !== '=') attributeNames.push(attribute);
+      else {
+        scanner.expect('=');
+        const body = (): Graph => new GraphParser(scanner).graph(scanner.word('The name of a graph'), {});
+        attributeDefaults.set(attribute, parseAttributeValue(scanner, annotation, body));
+      }
     } while (scanner.accept(','));
     scanner.expect('>');
   }
@@ -124,6 +129,7 @@ function parseFunction(scanner: Scanner): LocalFunction {
     graph,
     attributeNames,
     opsets,
+    ...(attributeDefaults.size === 0 ? {} : { attributeDefaults }),
   };
 }
 

@@ -114,8 +114,12 @@ class Printer {
     const lines = [`domain: ${quote(fn.domain)}`];
     if (fn.overload !== '') lines.push(`overload: ${quote(fn.overload)}`);
     lines.push(`opset_import: ${opsets(fn.opsets)}`);
-    const attributes =
-      fn.attributeNames.length === 0 ? '' : ` <${fn.attributeNames.map(quotable).join(', ')}>`;
+    const names = fn.attributeNames.filter((name) => fn.attributeDefaults?.has(name) !== true).map(quotable);
+    const defaults = [...(fn.attributeDefaults ?? [])].map(
+      ([name, attribute]) => `${quotable(name)}${this.#attribute(attribute, '  ')}`,
+    );
+    const parameters = [...names, ...defaults].join(', ');
+    const attributes = parameters === '' ? '' : ` <${parameters}>`;
     const head = `<\n${lines.map((line) => `  ${line}`).join(',\n')}\n>\n`;
     return `${pragmaLine(this.#annotations(fn.graph), '')}${head}${this.#graph(fn.graph, quotable(fn.name) + attributes, '')}`;
   }
