@@ -10,6 +10,7 @@ import type { AdapterParam } from '../adapter-record.js';
 import { adapterDropouts, lowerDropout, probabilityOf } from '../dropout.js';
 import type { ConfiguredLoss } from '../losses/loss.js';
 import { normalizeForTraining } from '../normalize/index.js';
+import { runPasses } from '../runner.js';
 import type { PublicNames } from './names.js';
 import { addObjective, differentiate, type LabelNames, type Objective } from './objective.js';
 import { liftTrainables } from './trainables.js';
@@ -53,7 +54,7 @@ export function buildTrainGraph(
   const seed = new Value({ name: options.seedName, type: tensorType('int32', []) });
   lowerDropout(model, seed, options.dropout);
   if (dropout > 0) model.graph.addInput(seed);
-  normalizeForTraining(model);
+  runPasses(model, normalizeForTraining);
   const objective = addObjective(model, options.loss, options.names, options.labelNames);
   const gradients = differentiate(
     model,
