@@ -100,7 +100,7 @@ class Parser {
       return value;
     }
     if (!/^[A-Za-z_$?]/.test(token)) throw new Unreadable();
-    if (this.tokens[this.#at] !== '(') return token;
+    if (this.tokens[this.#at] !== '(') return this.operations.symbol(token);
     this.#at++;
     const args = [this.binary(0)];
     while (this.tokens[this.#at] === ',') {
@@ -129,7 +129,7 @@ export function parseExpression(text: string, operations: DimOperations): Known 
   const tokens = tokenize(text);
   if (tokens === undefined || tokens.length === 0) return undefined;
   // A lone symbol needs no evaluation, and evaluating it would recur.
-  if (tokens.length === 1) return /^\d+$/.test(text) ? Number(text) : text;
+  if (tokens.length === 1) return /^\d+$/.test(text) ? Number(text) : operations.symbol(text);
   try {
     return new Parser(tokens, operations).whole();
   } catch (error) {

@@ -280,6 +280,7 @@ const OPERATIONS = {
   max: (a: Known, b: Known) => extreme('Max', a, b),
   broadcast,
   call,
+  symbol: (name: string): Known => name,
 };
 
 export type DimOperations = typeof OPERATIONS;
@@ -352,4 +353,13 @@ export function divideDims(a: Dim, b: Dim): Dim {
   if (a === null || b === null || b === 0) return null;
   const quotient = divideExactly(polynomialOf(a), polynomialOf(b));
   return quotient === undefined ? null : dimOf(quotient);
+}
+
+/** The number a dimension stands for under given sizes of its symbols; undefined when one of them is not given. */
+export function evaluateDim(dim: Dim, sizes: ReadonlyMap<string, number>): number | undefined {
+  if (dim === null || typeof dim === 'number') return dim ?? undefined;
+  const whole = sizes.get(dim);
+  if (whole !== undefined) return whole;
+  const result = parseExpression(dim, { ...OPERATIONS, symbol: (name) => sizes.get(name) ?? name });
+  return typeof result === 'number' ? result : undefined;
 }

@@ -175,9 +175,18 @@ export class Builder {
       fail('E_UNSUPPORTED', {
         message: `${name} takes at most ${schema.inputs.length} inputs at opset ${opset}, not ${call.inputs.length}`,
       });
+    const bound = new Map<string, DType>();
     call.inputs.forEach((input, index) => {
       const formal = formalAt(schema.inputs, index);
       if (!(input instanceof Value) || formal === undefined || input.type?.kind !== 'tensor') return;
+      const other = formal.homogeneous ? bound.get(formal.type) : undefined;
+      if (other !== undefined && other !== input.type.dtype)
+        fail('E_TYPE', {
+          message: `${name} takes one dtype for all inputs of type ${formal.type}, not ${other} and ${input.type.dtype}`,
+          where: input.label,
+          remedy: `Cast '${input.label}' to ${other}`,
+        });
+      bound.set(formal.type, input.type.dtype);
       const allowed = allowedTypes(schema, formal);
       if (!allowed.has(input.type.dtype))
         fail('E_TYPE', {

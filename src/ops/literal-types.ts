@@ -55,9 +55,7 @@ function dtypeFor(
   const first = dtypeOf(call.inputs.find((operand) => dtypeOf(operand) !== undefined));
   if (first !== undefined && allowed.has(first)) return first;
   const whole = Array.isArray(literal) || typeof literal === 'bigint';
-  for (const dtype of whole || !allowed.has('float32')
-    ? (['int64', 'float32', 'bool'] as const)
-    : (['float32'] as const))
-    if (allowed.has(dtype)) return dtype;
+  const preferred: readonly DType[] = whole ? ['int64', 'float32'] : ['float32', 'int64', 'bool'];
+  for (const dtype of preferred) if (allowed.has(dtype)) return dtype;
   return fail('E_TYPE', { message: `No dtype for the literal '${formal.name}' of ${call.op}` });
 }

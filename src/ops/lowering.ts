@@ -21,5 +21,21 @@ export function lower(builder: Builder, call: OpCall): Value[] {
       message: `${call.op} does not exist at opset ${opset}, and has no decomposition there`,
       remedy: 'Convert the model to a newer opset',
     });
-  return builder.emit(current);
+  return builder.emit(withoutDefaults(current, opset));
+}
+
+/** Drops attributes that the older form lacks where they hold the default, which is what the older form does. */
+function withoutDefaults(call: OpCall, opset: number): OpCall {
+  const schema = schemaOf(call.domain, call.op, opset);
+  const newest = schemaHistory(call.domain, call.op).at(-1);
+  if (schema === undefined || newest === undefined) return call;
+  const attributes = new Map(
+    [...call.attributes].filter(([name, attribute]) => {
+      const value = typeof attribute.value === 'bigint' ? Number(attribute.value) : attribute.value;
+      const implied = newest.attributes.get(name)?.default;
+      const same = attribute.type === 'float' ? value === Math.fround(Number(implied)) : value === implied;
+      return schema.attributes.has(name) || !same;
+    }),
+  );
+  return { ...call, attributes };
 }

@@ -4,6 +4,7 @@ import { fail } from '../../errors.js';
 import { Value } from '../../graph.js';
 import { constantOf, intsOf } from '../../infer/index.js';
 import { decodeNumbers } from '../../literals.js';
+import type { DType } from '../../types.js';
 import type { Builder } from '../builder.js';
 import { type OpCall, withAttributes, withInputs } from '../op-call.js';
 import type { Operand } from '../operand.js';
@@ -75,21 +76,6 @@ export function scalarsToAttributes(
   };
 }
 
-/** Attributes that an older form lacks may be dropped when they hold the value that the older form implies. */
-export function implied(name: string, value: Attribute['value']): Step {
-  return (call, _, opset) => {
-    const attribute = call.attributes.get(name);
-    if (attribute !== undefined && attribute.value !== value)
-      unsupported(call, opset, `'${name}' other than ${String(value)} is not available`);
-    return withAttributes(call, { [name]: undefined });
-  };
-}
-
-/** Drops an attribute that only states what the older form does anyway. */
-export function drop(name: string): Step {
-  return (call) => withAttributes(call, { [name]: undefined });
-}
-
 /** What a decomposition reads of a call. */
 export class Parts {
   constructor(
@@ -98,20 +84,20 @@ export class Parts {
     readonly opset: number,
   ) {}
 
-  /** The i-th operand as a value; literals take the dtype of the first value operand. */
-  value(index: number): Value {
+  /** The i-th operand as a value; literals take `dtype`, or the dtype of the first value operand. */
+  value(index: number, dtype?: DType): Value {
     const operand = this.call.inputs[index];
     if (operand instanceof Value) return operand;
     if (operand === null || operand === undefined)
       return unsupported(this.call, this.opset, `input ${index} is missing`);
     const typed = this.call.inputs.find((x): x is Value => x instanceof Value && x.type?.kind === 'tensor');
-    const dtype = typed?.type?.kind === 'tensor' ? typed.type.dtype : 'float32';
-    return this.builder.operand(operand, dtype);
+    const own = typed?.type?.kind === 'tensor' ? typed.type.dtype : 'float32';
+    return this.builder.operand(operand, dtype ?? own);
   }
 
-  optional(index: number): Value | undefined {
+  optional(index: number, dtype?: DType): Value | undefined {
     const operand = this.call.inputs[index];
-    return operand === null || operand === undefined ? undefined : this.value(index);
+    return operand === null || operand === undefined ? undefined : this.value(index, dtype);
   }
 
   int(name: string, fallback: number): number {
