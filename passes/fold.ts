@@ -16,6 +16,7 @@ import { resolveMethod } from './methods/registry.js';
 import type { Pass } from './pass.js';
 import { findSites } from './sites/index.js';
 import type { Site } from './sites/site.js';
+import { claimName, valueNames } from './value-names.js';
 import { fromMatrix, storedLayout, toMatrix } from './weight-form.js';
 
 /** Opset of fold formulas: old enough for every runtime, new enough for one form of every op. */
@@ -28,19 +29,30 @@ export type SharedPolicy = (typeof SHARED_POLICIES)[number];
 
 /** One stored tensor and the formula of its new value. */
 export interface FoldTask {
+  /** The initializer whose numbers change: one of the model, or the copy of one (see `FoldPlan.copies`). */
   readonly target: Value;
   /** Module paths folded into it, in order. */
   readonly sites: readonly string[];
   /** Inputs: `w` (the stored tensor) and the parameters; output: `folded`, of the stored shape. All `computeDtype`. */
   readonly formula: Model;
-  /** Formula input → adapter key. */
+  /** Formula input → adapter parameter. */
   readonly params: ReadonlyMap<string, AdapterParam>;
-  /** Other readers of the tensor, which keep the old numbers when it is cloned. */
-  readonly otherReaders: readonly Use[];
+}
+
+/** A weight that gets a twin, because some of its readers want other numbers than the rest. */
+export interface SharedWeight {
+  readonly of: Value;
+  /** Added to the model by `separateShared`. */
+  readonly copy: Value;
+  /** The readers that move to the copy. */
+  readonly uses: readonly Use[];
+  /** Modules the copy is for; empty when it is for the readers that no adapter concerns. */
+  readonly sites: readonly string[];
 }
 
 export interface FoldPlan {
   readonly tasks: readonly FoldTask[];
+  readonly copies: readonly SharedWeight[];
   /** Sites that keep their adapter's effect out of the merged model, with the method's reason. */
   readonly impossible: readonly { readonly path: string; readonly reason: string }[];
 }
@@ -48,6 +60,8 @@ export interface FoldPlan {
 export interface PlanFoldOptions {
   /** Dtype formulas are evaluated in; default float32. */
   readonly computeDtype?: 'float32' | 'float64';
+  /** Default `clone`. */
+  readonly shared?: SharedPolicy;
   readonly method?: Method;
   readonly paths?: ReadonlyMap<string, string>;
 }
@@ -71,24 +85,102 @@ export function planFold(base: Model, record: AdapterRecord, options: PlanFoldOp
     else if (site.weight.storage !== 'dense') impossible.push({ path: site.path, reason: quantised(site) });
     else push(byTensor, site.weight.value, { site, recorded, fold });
   }
-  const tasks = [...byTensor].map(([target, folded]) =>
-    planTask(target, folded, adaptedReaders(folded, sites.values()), options.computeDtype ?? 'float32'),
-  );
-  return { tasks, impossible };
+  const planner = new Planner(valueNames(base), [...sites.values()], options);
+  for (const [weight, folded] of byTensor) planner.add(weight, folded);
+  return { tasks: planner.tasks, copies: planner.copies, impossible };
 }
+
+type FoldFormula = Exclude<Fold<Record<string, unknown>, string>, { readonly impossible: string }>;
 
 interface FoldedSite {
   readonly site: Site;
   readonly recorded: AdapterSite;
-  readonly fold: Exclude<Fold<Record<string, unknown>, string>, { readonly impossible: string }>;
+  readonly fold: FoldFormula;
 }
 
-function planTask(
-  target: Value,
-  folded: readonly FoldedSite[],
-  adaptedUses: ReadonlySet<Node>,
-  dtype: 'float32' | 'float64',
-): FoldTask {
+class Planner {
+  readonly tasks: FoldTask[] = [];
+  readonly copies: SharedWeight[] = [];
+
+  constructor(
+    readonly taken: Set<string>,
+    readonly sites: readonly Site[],
+    readonly options: PlanFoldOptions,
+  ) {}
+
+  /**
+   * Plans all folds into one stored weight. Column ranges of a packed weight go into it together; modules that each
+   * want the whole of it (tied embeddings) get a tensor of their own but for the first.
+   */
+  add(weight: Value, folded: readonly FoldedSite[]): void {
+    const groups = compatibleGroups(folded);
+    const readers = groups.map((group) => this.#uses(weight, group));
+    const concerned = new Set(readers.flat());
+    const others = [...weight.uses].filter((use) => !concerned.has(use));
+    const policy = this.options.shared ?? 'clone';
+    if (policy !== 'clone') refuseSharing(weight, groups, others, policy);
+    if (policy === 'clone' && others.length > 0) this.#copy(weight, `${weight.label}_base`, others, []);
+    groups.forEach((group, index) => {
+      const paths = group.map(({ site }) => site.path);
+      const uses = readers[index] ?? [];
+      const target = index === 0 ? weight : this.#copy(weight, `${paths[0]}.weight`, uses, paths);
+      this.tasks.push(planTask(target, group, this.options.computeDtype ?? 'float32'));
+    });
+  }
+
+  /** Readers of a weight that want the folded numbers: the first node on the way to the op, at every call. */
+  #uses(weight: Value, group: readonly FoldedSite[]): Use[] {
+    const modules = new Set(group.map(({ site }) => site.path));
+    const nodes = new Set<Node>();
+    for (const site of this.sites)
+      if (modules.has(site.callOf ?? site.path)) nodes.add(site.weight.chain[0] ?? site.node);
+    return [...weight.uses].filter((use) => use.kind === 'node' && nodes.has(use.node));
+  }
+
+  #copy(of: Value, wanted: string, uses: readonly Use[], sites: readonly string[]): Value {
+    const { type, tensor } = of;
+    const copy = new Value({
+      name: claimName(wanted, this.taken),
+      ...(type === undefined ? {} : { type }),
+      ...(tensor === undefined ? {} : { tensor }),
+    });
+    this.copies.push({ of, copy, uses, sites });
+    return copy;
+  }
+}
+
+/** Splits sites of one tensor so that within a group no two write the same column. */
+function compatibleGroups(folded: readonly FoldedSite[]): FoldedSite[][] {
+  const groups: FoldedSite[][] = [];
+  for (const entry of folded) {
+    const group = groups.find((members) => members.every((member) => disjoint(member.site, entry.site)));
+    if (group === undefined) groups.push([entry]);
+    else group.push(entry);
+  }
+  return groups;
+}
+
+function disjoint(a: Site, b: Site): boolean {
+  const [p, q] = [a.weight.columns, b.weight.columns];
+  return p !== undefined && q !== undefined && (p.end <= q.start || q.end <= p.start);
+}
+
+function refuseSharing(
+  weight: Value,
+  groups: readonly (readonly FoldedSite[])[],
+  others: readonly Use[],
+  policy: Exclude<SharedPolicy, 'clone'>,
+): void {
+  if (groups.length === 1 && (others.length === 0 || policy === 'all')) return;
+  const paths = groups.flatMap((group) => group.map(({ site }) => site.path));
+  fail('E_UNSUPPORTED', {
+    message: `The weight of ${paths.join(', ')} is shared: ${groups.length} adapted and ${others.length} other readers`,
+    where: weight.label,
+    remedy: 'Choose --shared clone, which gives every reader that differs a copy',
+  });
+}
+
+function planTask(target: Value, folded: readonly FoldedSite[], dtype: 'float32' | 'float64'): FoldTask {
   const formula = new Model(new Graph());
   formula.irVersion = FORMULA_IR;
   formula.opsets.set('', FORMULA_OPSET);
@@ -111,57 +203,35 @@ function planTask(
   for (const value of builder.initializers) formula.graph.addInitializer(value);
   for (const node of builder.nodes) formula.graph.append(node);
   formula.graph.addOutput('folded', tensor);
-  return {
-    target,
-    sites: folded.map(({ site }) => site.path),
-    formula,
-    params,
-    otherReaders: [...target.uses].filter((use) => use.kind === 'output' || !adaptedUses.has(use.node)),
-  };
+  return { target, sites: folded.map(({ site }) => site.path), formula, params };
 }
 
-/** Readers of a site's tensor that want the folded numbers: the first node on the way to the op, at every call. */
-function adaptedReaders(folded: readonly FoldedSite[], sites: Iterable<Site>): Set<Node> {
-  const modules = new Set(folded.map(({ site }) => site.path));
-  const nodes = new Set<Node>();
-  for (const site of sites)
-    if (modules.has(site.callOf ?? site.path)) nodes.add(site.weight.chain[0] ?? site.node);
-  return nodes;
-}
-
-/**
- * Gives every shared tensor of the plan a copy of its own for the adapted use. The copy takes the numbers the fold will
- * change; other readers keep the original.
- */
+/** Gives shared weights of the plan their copies. Readers that no adapter concerns keep the old numbers that way. */
 export function separateShared(plan: FoldPlan): Pass {
   return {
     name: 'separate-shared-weights',
     summary: 'Copy weights that others read too before a fold changes them',
     *run(model) {
-      for (const { target, otherReaders, sites } of plan.tasks) {
-        if (otherReaders.length > 0) yield separate(model, target, otherReaders, sites);
-      }
+      for (const { of, copy, uses, sites } of plan.copies)
+        yield separate(model, of, copy, new Set(uses), sites);
     },
   };
 }
 
-/** The others move to the copy, so that the folded tensor stays the value that the plan names. */
-function separate(model: Model, target: Value, others: readonly Use[], sites: readonly string[]): Edit {
-  const moved = new Set(others);
-  const copy = new Value({ hint: `${target.label}_base`, ...typeAndTensor(target) });
+function separate(
+  model: Model,
+  from: Value,
+  to: Value,
+  uses: ReadonlySet<Use>,
+  sites: readonly string[],
+): Edit {
+  const reason = sites.length === 0 ? 'readers without an adapter' : sites.join(', ');
   return {
-    label: `copy of ${target.label} for the readers besides ${sites.join(', ')}`,
+    label: `copy of ${from.label} for ${reason}`,
     graph: model.graph,
-    addInitializers: [copy],
-    redirect: [{ from: target, to: copy, only: (use) => moved.has(use) }],
+    addInitializers: [to],
+    redirect: [{ from, to, only: (use) => uses.has(use) }],
   };
-}
-
-function typeAndTensor({ type, tensor }: Value): {
-  type?: NonNullable<Value['type']>;
-  tensor?: NonNullable<Value['tensor']>;
-} {
-  return { ...(type === undefined ? {} : { type }), ...(tensor === undefined ? {} : { tensor }) };
 }
 
 function quantised(site: Site): string {

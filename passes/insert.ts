@@ -14,6 +14,7 @@ import type { Tensor } from '../src/tensor.js';
 import { type DType, tensorType } from '../src/types.js';
 import type { AdapterParam, AdapterRecord, AdapterSite } from './adapter-record.js';
 import { hasAdapterRecord, writeAdapterRecord } from './adapter-record.js';
+import { adapterDropout } from './dropout.js';
 import type { Anchor, Edit, Redirect } from './edit.js';
 import type {
   AttachContext,
@@ -31,6 +32,7 @@ import { type RunOptions, runPasses } from './runner.js';
 import { findSites } from './sites/index.js';
 import type { Site } from './sites/site.js';
 import { type SelectedSite, selectSites, type Targeting } from './sites/targeting.js';
+import { claimName, valueNames } from './value-names.js';
 import { axisLast, consumedLayout, fromMatrix, inversePermutation, toMatrix } from './weight-form.js';
 
 export interface InsertOptions {
@@ -196,7 +198,7 @@ function makeParams(
   const record: Record<string, AdapterParam> = {};
   for (const [role, spec] of Object.entries(paramSpecs(method, site, config))) {
     const key = `${path}.${spec.key ?? role}`;
-    const name = freeName(key, taken);
+    const name = claimName(key, taken);
     record[role] = {
       key,
       name,
@@ -264,7 +266,7 @@ function attach(
 ): Wiring {
   if (site.y === undefined) return replaceWeight(site, weightForm(builder, method, site, params, config));
   const { op } = builder;
-  const context: AttachContext = { dropout: (x, p) => (p === 0 ? x : op.Dropout(x, p)) };
+  const context: AttachContext = { dropout: (x, p) => adapterDropout(builder, x, p) };
   const w = { get: () => matrixOf(builder, site) };
   let attached: Attached;
   if (site.kind === 'linear') {
@@ -360,27 +362,6 @@ function parseConfig(method: Method, config: Readonly<Record<string, unknown>>):
 
 function jsonOf(config: Readonly<Record<string, unknown>>): AdapterRecord['config'] {
   return JSON.parse(JSON.stringify(config)) as AdapterRecord['config'];
-}
-
-function valueNames(model: Model): Set<string> {
-  const names = new Set<string>();
-  const add = (value: Value | null) => {
-    if (value?.name !== undefined) names.add(value.name);
-  };
-  for (const graph of walkGraphs(model.graph)) {
-    graph.inputs.forEach(add);
-    graph.initializers.forEach(add);
-    for (const output of graph.outputs) if (output.name !== undefined) names.add(output.name);
-    for (const node of graph.nodes()) node.outputs.forEach(add);
-  }
-  return names;
-}
-
-function freeName(wanted: string, taken: Set<string>): string {
-  let name = wanted;
-  for (let i = 1; taken.has(name); i++) name = `${wanted}_${i}`;
-  taken.add(name);
-  return name;
 }
 
 /** Elements of all floating-point tensors of more than one element: what "share of trainable parameters" divides by. */

@@ -1,7 +1,7 @@
 /** Sessions from whatever names a model: a path, encoded bytes, or a model in memory. */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { walkGraphs } from '../src/graph.js';
 import type { Model } from '../src/model.js';
 import { decodeModel, encodeModel, readModel, writeModel } from '../src/onnx/index.js';
@@ -35,7 +35,8 @@ export async function loadSession(
     return { session, dispose: () => session.release() };
   }
   if (weightBytes(source) <= IN_MEMORY_LIMIT) {
-    const session = await host.createSession(await encodeModel(source), options);
+    const folder = source.path === undefined ? {} : { externalFolder: dirname(source.path) };
+    const session = await host.createSession(encodeModel(source), { ...folder, ...options });
     return { session, dispose: () => session.release() };
   }
   const folder = await mkdtemp(join(tmpdir(), 'peft-compile-'));

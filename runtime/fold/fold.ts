@@ -47,8 +47,6 @@ export interface FoldedTensorReport {
   readonly sites: readonly string[];
   readonly dtype: string;
   readonly dims: readonly number[];
-  /** Readers of the tensor outside the adapter's modules. */
-  readonly otherReaders: number;
   /** Absent in a dry run. */
   readonly fidelity?: Fidelity;
 }
@@ -56,6 +54,12 @@ export interface FoldedTensorReport {
 export interface FoldReport {
   readonly out: string | undefined;
   readonly tensors: readonly FoldedTensorReport[];
+  /** Weights that several modules share and that were copied for those whose numbers stay or differ. */
+  readonly copies: readonly {
+    readonly of: string;
+    readonly name: string;
+    readonly sites: readonly string[];
+  }[];
   readonly impossible: FoldPlan['impossible'];
   /** Absent in a dry run. */
   readonly proof?: FoldProof;
@@ -83,10 +87,10 @@ export async function fold(options: FoldOptions): Promise<FoldReport> {
 
   const merged = cloneModel(base).model;
   const plan = planFold(merged, adapter.record, planOptions(options));
-  checkPlan(plan, options.shared ?? 'clone');
+  checkPlan(plan);
   if (options.out === undefined) return { out: undefined, ...describe(plan, new Map()) };
 
-  if ((options.shared ?? 'clone') === 'clone') runPasses(merged, [separateShared(plan)], {});
+  runPasses(merged, [separateShared(plan)], {});
   const expected = cloneModel(merged).model;
   const record: FoldRecord = {
     adapter: adapter.digest,
@@ -116,8 +120,9 @@ export async function fold(options: FoldOptions): Promise<FoldReport> {
   };
 }
 
-function planOptions({ computeDtype, method, paths }: FoldOptions): PlanFoldOptions {
+function planOptions({ computeDtype, method, paths, shared }: FoldOptions): PlanFoldOptions {
   return {
+    ...(shared === undefined ? {} : { shared }),
     ...(computeDtype === undefined ? {} : { computeDtype }),
     ...(method === undefined ? {} : { method }),
     ...(paths === undefined ? {} : { paths }),
@@ -163,19 +168,11 @@ async function verifyFold(
   return verify(unfolded, out, options.verify === true ? {} : options.verify);
 }
 
-function checkPlan(plan: FoldPlan, shared: SharedPolicy): void {
+function checkPlan(plan: FoldPlan): void {
   if (plan.tasks.length === 0)
     fail('E_UNSUPPORTED', {
       message: `Nothing of this adapter folds: ${plan.impossible[0]?.reason ?? 'it names no module'}`,
       remedy: 'Deploy the adapted model instead: peft-compile emit --target adapted',
-    });
-  const first = plan.tasks.find(({ otherReaders }) => otherReaders.length > 0);
-  if (shared === 'error' && first !== undefined)
-    fail('E_UNSUPPORTED', {
-      message: `The weight of ${first.sites.join(', ')} has ${first.otherReaders.length} readers besides`,
-      where: first.target.label,
-      remedy:
-        'Choose --shared clone (a copy for the adapted use) or --shared all (change it for every reader)',
     });
 }
 
@@ -207,16 +204,16 @@ function foldHistory(model: Model): FoldRecord[] {
 }
 
 function describe(plan: FoldPlan, payloads: ReadonlyMap<string, FoldedData>) {
-  const tensors = plan.tasks.map(({ target, sites, otherReaders }): FoldedTensorReport => {
+  const tensors = plan.tasks.map(({ target, sites }): FoldedTensorReport => {
     const fidelity = payloads.get(target.label)?.fidelity;
     return {
       name: target.label,
       sites,
       dtype: target.tensor?.dtype ?? 'undefined',
       dims: target.tensor?.dims ?? [],
-      otherReaders: otherReaders.length,
       ...(fidelity === undefined ? {} : { fidelity }),
     };
   });
-  return { tensors, impossible: plan.impossible };
+  const copies = plan.copies.map(({ of, copy, sites }) => ({ of: of.label, name: copy.label, sites }));
+  return { tensors, copies, impossible: plan.impossible };
 }

@@ -78,17 +78,20 @@ async function run(path: string, flags: FoldFlags, command: Command): Promise<vo
   if (report.verification?.pass === false) process.exitCode = EXIT.verification;
 }
 
-function printReport({ tensors, impossible, proof, verification, out }: FoldReport): void {
-  const rows = tensors.map(({ name, sites, dtype, dims, fidelity, otherReaders }) => [
+function printReport({ tensors, copies, impossible, proof, verification, out }: FoldReport): void {
+  const rows = tensors.map(({ name, sites, dtype, dims, fidelity }) => [
     sites.join(', '),
     name,
     `${dtype}[${dims.join(', ')}]`,
     fidelity === undefined ? '' : fidelity.relativeUpdate.toExponential(2),
     fidelity === undefined ? '' : formatPercent(fidelity.unchanged, 1),
     fidelity === undefined ? '' : formatPercent(fidelity.updateError, 2),
-    otherReaders === 0 ? '' : `${otherReaders} other readers`,
   ]);
-  print(table(['module', 'tensor', 'type', '‖Δ‖/‖W‖', 'unchanged', 'update lost', ''], rows, [3, 4, 5]));
+  print(table(['module', 'tensor', 'type', '‖Δ‖/‖W‖', 'unchanged', 'update lost'], rows, [3, 4, 5]));
+  for (const { of, name, sites } of copies)
+    warn(
+      `note: '${of}' is shared; ${sites.length === 0 ? 'its other readers' : sites.join(', ')} got the copy '${name}'`,
+    );
   for (const { path, reason } of impossible) warn(`${pc.yellow('not folded')} ${path}: ${reason}`);
   const worst = Math.max(0, ...tensors.map(({ fidelity }) => fidelity?.updateError ?? 0));
   if (worst > 0.05)
