@@ -1,4 +1,4 @@
-/** Selections compared with what peft 0.21 selects in the same models. */
+/** Targeting rules one by one; `peft-targeting.test.ts` compares whole configurations with peft. */
 import { describe, expect, test } from 'vitest';
 import { findSites, type Site } from '../../passes/sites/index.js';
 import { selectSites, type Targeting } from '../../passes/sites/targeting.js';
