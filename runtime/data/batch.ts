@@ -184,15 +184,20 @@ export class Collator {
     sizes: ReadonlyMap<string, number>,
   ): HostTensor {
     const { spec } = plan;
-    const tensors = examples.map((example) => this.#tensor(plan, example));
+    const given = examples.map((example) => this.#tensor(plan, example));
     const dims = plan.axes.map((axis, i) =>
       typeof axis === 'number'
         ? axis
         : axis === null
-          ? Math.max(...tensors.map((tensor) => tensor.dims[i] ?? 0))
+          ? Math.max(...given.map((tensor) => tensor.dims[i] ?? 0))
           : (sizes.get(axis) ?? 0),
     );
     const count = countOf(dims);
+    // What all rows share is derived for the padded length.
+    const tensors =
+      plan.rows === 'batch' || plan.derive === undefined || examples.some((e) => e.tensors.has(spec.name))
+        ? given
+        : [plan.derive({ dims, values: new Int32Array(count) })];
     const height = plan.rows === 'batch' ? rows : 1;
     const values = new Float64Array(height * count);
     for (let row = 0; row < height; row++) {
@@ -223,14 +228,10 @@ function planOf(
     options.padding?.[spec.name] ??
     (standard?.padding === 'pad-token' ? (options.padId ?? 0) : standard?.padding);
   const first = spec.shape[0];
-  const rows =
-    first === batchDim || first === null || spec.shape.length === 0
-      ? 'batch'
-      : first === 1
-        ? 'one'
-        : typeof first === 'string' && standard?.derive !== undefined && spec.shape.length === 1
-          ? 'none'
-          : 'batch';
+  let rows: Plan['rows'] = 'batch';
+  if (spec.shape.length > 0 && first !== batchDim && first !== null && standard?.derive !== undefined)
+    if (spec.shape.length === 1) rows = 'none';
+    else if (first === 1) rows = 'one';
   const axes = rows === 'none' ? spec.shape : spec.shape.slice(1);
   return { spec, axes, rows, padding, derive: standard?.derive };
 }
