@@ -6,7 +6,7 @@ import type { Attribute } from '../attribute.js';
 import type { Annotations, Graph, Node, Value } from '../graph.js';
 import { type LocalFunction, Model } from '../model.js';
 import { assignNames, type Names } from '../names.js';
-import { INLINE_LIMIT, type Tensor } from '../tensor.js';
+import { elementsOf, INLINE_LIMIT, type Tensor } from '../tensor.js';
 import { isFloat } from '../types.js';
 import { payloadText, tensorHead, tensorText } from './payload.js';
 import {
@@ -26,11 +26,11 @@ export interface PrintOptions {
   readonly types?: boolean;
   /** Which pass or method made a node, as a trailing comment. */
   readonly provenance?: boolean;
-  /** Docs and metadata of nodes and graphs in `#@` lines. */
+  /** Docs and metadata of nodes and graphs in `#@` lines; those of single values are not printed. */
   readonly annotations?: boolean;
   /**
-   * The text that a fold must not change: everything but the numbers of float initializers of rank 1 and more, and of
-   * initializers over `payloadLimit`. Header texts that say who wrote the file (producer, metadata, doc) are left out.
+   * The text that a fold must not change: everything but the numbers of weights, which are float initializers of rank 1
+   * and more, float tensors of several elements in attributes, and all tensors over `payloadLimit`. Header texts that say who wrote the file (producer, metadata, doc) are left out.
    */
   readonly structureOnly?: boolean;
   /**
@@ -38,7 +38,10 @@ export interface PrintOptions {
    * and more, which are weights more often than not.
    */
   readonly payloadLimit?: number;
-  /** Decides for each initializer whether its numbers are printed; replaces the two rules above. */
+  /**
+   * Decides for each tensor whether its numbers are printed, where they are in memory; replaces the two rules above.
+   * `value` is the initializer, or the first output of the node that holds the tensor in an attribute.
+   */
   readonly payload?: (value: Value, tensor: Tensor) => boolean;
 }
 
@@ -130,7 +133,7 @@ class Printer {
     const bodies: string[] = [];
     const pragma: Pragma = this.#annotations(node);
     for (const [name, attribute] of node.attributes) {
-      const text = `${isIdentifier(name) ? name : quote(name)}${this.#attribute(attribute, `${indent}  `)}`;
+      const text = `${isIdentifier(name) ? name : quote(name)}${this.#attribute(attribute, `${indent}  `, node)}`;
       (attribute.type === 'graph' || attribute.type === 'graphs' ? bodies : plain).push(text);
       this.#notePragma(pragma, name, attribute);
     }
@@ -235,7 +238,8 @@ class Printer {
     }
   }
 
-  #attribute(attribute: Attribute, indent: string): string {
+  /** What follows the name of an attribute; `node` is absent for defaults of functions. */
+  #attribute(attribute: Attribute, indent: string, node?: Node): string {
     const body = (graph: Graph): string => this.#graph(graph, bodyName(graph.name), indent);
     // An empty list must say of what; other values show it.
     const list = (type: string, items: readonly string[]): string =>
@@ -250,7 +254,7 @@ class Printer {
       case 'bytes':
         return ` = ${hexLiteral(attribute.value)}`;
       case 'tensor':
-        return ` = ${this.#tensor(attribute.value, attribute.name)}`;
+        return ` = ${this.#tensor(attribute.value, attribute.name, node)}`;
       case 'graph':
         return ` = ${body(attribute.value)}`;
       case 'sparse':
@@ -278,9 +282,17 @@ class Printer {
     }
   }
 
-  #tensor(tensor: Tensor, name: string | undefined): string {
-    const { payloadLimit = INLINE_LIMIT } = this.options;
-    return tensorText(tensor, name, tensor.data.byteLength <= payloadLimit);
+  #tensor(tensor: Tensor, name: string | undefined, node?: Node): string {
+    const { payload, structureOnly, payloadLimit = INLINE_LIMIT } = this.options;
+    const value = node?.outputs[0] ?? undefined;
+    if (payload !== undefined && value !== undefined) return tensorText(tensor, name, payload(value, tensor));
+    // Some exports hold weights in Constant nodes. One number is a parameter of the formula, not a weight.
+    const weight = isFloat(tensor.dtype) && elementsOf(tensor) > 1;
+    return tensorText(
+      tensor,
+      name,
+      tensor.data.byteLength <= payloadLimit && !(structureOnly === true && weight),
+    );
   }
 
   /** Our extension, `sparse_tensor[3,4] (values, indices)`: the official syntax has none. */

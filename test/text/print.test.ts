@@ -125,6 +125,21 @@ describe('printModel and parseModel', () => {
     expect(exact(make([3, 4], 0, 0.5))).toBe(exact(make([1, 2], 0, 0.5)));
   });
 
+  it('treats weights in Constant nodes as weights, and single numbers as structure', () => {
+    const make = (weight: string, eps: string): Model =>
+      parseModel(`g () => (float[2] y) {
+        w = Constant <value = float[2] {${weight}}> ()
+        e = Constant <value = float {${eps}}> ()
+        y = Add(w, e)
+      }`);
+    const base = printModel(make('1, 2', '0.5'), { structureOnly: true });
+    expect(printModel(make('3, 4', '0.5'), { structureOnly: true })).toBe(base);
+    expect(printModel(make('1, 2', '0.25'), { structureOnly: true })).not.toBe(base);
+    const payload = (value: Value): boolean => value.name === 'e';
+    expect(printModel(make('3, 4', '0.5'), { payload })).toBe(printModel(make('1, 2', '0.5'), { payload }));
+    expect(printModel(make('3, 4', '0.5'))).not.toBe(printModel(make('1, 2', '0.5')));
+  });
+
   it('declares weights that are not printed and refuses to read them back', () => {
     const graph = new Graph();
     graph.name = 'g';
