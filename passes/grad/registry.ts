@@ -1,5 +1,6 @@
 /** All gradient rules, by operator. A new rule joins the list of its family; a new family joins `FAMILIES`. */
 import type { Node } from '../../src/graph.js';
+import { hasExpansion } from '../normalize/expand.js';
 import { activations } from './activation.js';
 import { arithmetic } from './arithmetic.js';
 import { casts } from './cast.js';
@@ -55,7 +56,7 @@ export function gradientOf(node: Node, opset: number): Gradient | undefined {
     ?.find(({ opsets }) => opsets === undefined || (opset >= opsets[0] && opset <= opsets[1]));
 }
 
-/** Whether some version of the operator has a gradient rule. */
+/** Whether some version of the operator has a gradient rule, or is expanded into ops that have. */
 export function hasGradient(op: string, domain = ''): boolean {
-  return byOp.has(key(op, domain));
+  return byOp.has(key(op, domain)) || hasExpansion(op, domain);
 }

@@ -1,0 +1,155 @@
+/**
+ * Raises the opset of a training graph, so that patterns can become ops that came later (LayerNormalization 17, Gelu 20)
+ * and scatters can add (16). Every op whose form changed on the way is rewritten to the new form, or known to read the
+ * same; if one op is neither, the model stays as it is.
+ */
+import { attr } from '../../src/attribute.js';
+import { type Node, type Value, walkNodes } from '../../src/graph.js';
+import type { Model } from '../../src/model.js';
+import type { Builder } from '../../src/ops/builder.js';
+import { type OpSchema, schemaOf } from '../../src/ops/schema.js';
+import type { Edit } from '../edit.js';
+import { definePass } from '../pass.js';
+import { replaceNode } from './rewrite.js';
+
+/** What training graphs are raised to: Gelu is there, and every runtime since ONNX Runtime 1.17 reads it. */
+export const TRAINING_OPSET = 20;
+/** Below this, too much changed meaning. */
+const OLDEST = 11;
+
+/** Rewrites a node of an old form into the form of `TRAINING_OPSET`. */
+type Lift = (b: Builder, node: Node) => readonly (Value | null)[];
+
+/** An attribute that became an input. */
+function attributeToInput(name: string, index: number): Lift {
+  return (b, node) => {
+    const attribute = node.attributes.get(name);
+    const rest = Object.fromEntries([...node.attributes].filter(([key]) => key !== name));
+    const inputs: (Value | null)[] = [...node.inputs];
+    while (inputs.length < index) inputs.push(null);
+    if (attribute?.type === 'ints') inputs[index] = b.ints(attribute.value);
+    return rebuild(b, node, inputs, rest);
+  };
+}
+
+function rebuild(
+  b: Builder,
+  node: Node,
+  inputs: readonly (Value | null)[],
+  attributes: Parameters<Builder['call']>[2],
+): readonly (Value | null)[] {
+  const made = b.call(node.op, inputs, attributes, {
+    outputs: node.outputs.map((output) => output !== null),
+  });
+  let next = 0;
+  return node.outputs.map((output) => (output === null ? null : (made[next++] ?? null)));
+}
+
+/** Split without sizes has to say into how many parts since 18. */
+const split: Lift = (b, node) => {
+  const sizes = node.attributes.get('split');
+  if (sizes !== undefined) return attributeToInput('split', 1)(b, node);
+  const attributes = Object.fromEntries(node.attributes);
+  if (node.inputs[1] != null) return rebuild(b, node, node.inputs, attributes);
+  return rebuild(b, node, node.inputs, { ...attributes, num_outputs: attr.int(node.outputs.length) });
+};
+
+/** Softmax over all axes from `axis` on, as before 13: over the columns of a matrix. */
+const coercedSoftmax: Lift = (b, node) => {
+  const x = node.input(0);
+  const attribute = node.attributes.get('axis');
+  const axis = attribute?.type === 'int' ? Number(attribute.value) : 1;
+  const rank = x.type?.kind === 'tensor' ? x.type.shape?.length : undefined;
+  if (axis === -1 || axis + 1 === rank) return b.call(node.op, [x], { axis: attr.int(-1) });
+  const flat = b.op.Flatten(x, { axis });
+  const [y = flat] = b.call(node.op, [flat], { axis: attr.int(-1) });
+  return [b.op.Reshape(y, b.op.Shape(x))];
+};
+
+const REDUCTIONS = [
+  'ReduceMean',
+  'ReduceMax',
+  'ReduceMin',
+  'ReduceProd',
+  'ReduceL1',
+  'ReduceL2',
+  'ReduceLogSum',
+  'ReduceLogSumExp',
+  'ReduceSumSquare',
+];
+
+interface Lifted {
+  /** Opset that brought the new form. */
+  readonly since: number;
+  readonly lift: Lift;
+}
+
+const LIFTS: ReadonlyMap<string, Lifted> = new Map<string, Lifted>([
+  ['ReduceSum', { since: 13, lift: attributeToInput('axes', 1) }],
+  ['Squeeze', { since: 13, lift: attributeToInput('axes', 1) }],
+  ['Unsqueeze', { since: 13, lift: attributeToInput('axes', 1) }],
+  ['Softmax', { since: 13, lift: coercedSoftmax }],
+  ['LogSoftmax', { since: 13, lift: coercedSoftmax }],
+  ['Split', { since: 18, lift: split }],
+  ...REDUCTIONS.map((op): [string, Lifted] => [op, { since: 18, lift: attributeToInput('axes', 1) }]),
+]);
+
+/** Ops whose meaning or defaults changed in ways that their signature does not show. */
+const CHANGED: ReadonlySet<string> = new Set([
+  'BatchNormalization',
+  'Dropout',
+  'GridSample',
+  'GroupNormalization',
+  'Hardmax',
+  'Resize',
+  'Upsample',
+  'RoiAlign',
+  'DFT',
+]);
+
+/** Every input, output and attribute of the old form means the same in the new one. */
+function readsTheSame(node: Node, from: OpSchema, to: OpSchema): boolean {
+  if (CHANGED.has(node.op) || to.deprecated) return false;
+  const sameFormals = from.inputs.every((formal, i) => to.inputs[i]?.name === formal.name);
+  const kept = [...node.attributes.keys()].every((name) => to.attributes.has(name));
+  const optional = to.inputs.slice(from.inputs.length).every(({ option }) => option !== 'single');
+  const defaults = [...from.attributes].every(
+    ([name, attribute]) =>
+      node.attributes.has(name) ||
+      JSON.stringify(to.attributes.get(name)?.default) === JSON.stringify(attribute.default),
+  );
+  return sameFormals && kept && optional && defaults;
+}
+
+/** Whether the node has to be rewritten; undefined when it cannot be raised. */
+function needsLift(node: Node, opset: number): boolean | undefined {
+  if (node.domain !== '') return false;
+  const from = schemaOf('', node.op, opset);
+  const to = schemaOf('', node.op, TRAINING_OPSET);
+  // Ops without a schema (ONNX Runtime's own in the standard domain) have no versions.
+  if (from === undefined || to === undefined) return false;
+  if (from.since === to.since) return false;
+  const lifted = LIFTS.get(node.op);
+  if (lifted !== undefined && opset < lifted.since) return true;
+  return readsTheSame(node, from, to) ? false : undefined;
+}
+
+export const raiseOpsetPass = definePass({
+  name: 'raise-opset',
+  summary: `raises models of opset ${OLDEST} to ${TRAINING_OPSET - 1} to ${TRAINING_OPSET} where every op allows it`,
+  *run(model: Model): Iterable<Edit> {
+    const opset = model.opset('');
+    if (opset < OLDEST || opset >= TRAINING_OPSET || model.functions.length > 0) return;
+    const lifts: Node[] = [];
+    for (const node of walkNodes(model.graph)) {
+      const lift = needsLift(node, opset);
+      if (lift === undefined) return;
+      if (lift) lifts.push(node);
+    }
+    model.opsets.set('', TRAINING_OPSET);
+    for (const node of lifts) {
+      const lift = LIFTS.get(node.op)?.lift;
+      if (lift !== undefined) yield replaceNode(model, node, 'raise-opset', (b) => lift(b, node));
+    }
+  },
+});
