@@ -24,7 +24,8 @@ export class FormulaEvaluator {
   }
 
   #session(formula: Model): Promise<Session> {
-    const key = printModel(formula);
+    // Formulas that differ in a constant are different, however long the constant is.
+    const key = printModel(formula, { payload: () => true });
     let session = this.#sessions.get(key);
     if (session === undefined) {
       session = this.#open(formula);
