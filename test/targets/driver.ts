@@ -86,13 +86,25 @@ export class Driver {
     return outputs;
   }
 
-  /** One optimizer step over one batch, or over micro-batches where the target accumulates. */
-  async step(batches: Batch | readonly Batch[], lr: number, seed = this.#seed): Promise<Outputs> {
+  /**
+   * One optimizer step over one batch, or over micro-batches where the target accumulates. `onForward` sees the outputs
+   * of every run that has a loss.
+   */
+  async step(
+    batches: Batch | readonly Batch[],
+    lr: number,
+    seed = this.#seed,
+    onForward: (outputs: Outputs) => void = () => {},
+  ): Promise<Outputs> {
     this.#step++;
     this.#seed = seed;
     const list = Array.isArray(batches) ? (batches as readonly Batch[]) : [batches as Batch];
-    if (this.manifest.accumulation === null) return this.run('step', list[0]!, lr);
-    for (const batch of list) await this.run('grad', batch);
+    if (this.manifest.accumulation === null) {
+      const outputs = await this.run('step', list[0]!, lr);
+      onForward(outputs);
+      return outputs;
+    }
+    for (const batch of list) onForward(await this.run('grad', batch));
     const outputs = await this.run('update', {}, lr);
     this.#reset();
     return outputs;
