@@ -3,12 +3,13 @@ import type { Node } from '../../src/graph.js';
 import type { Model } from '../../src/model.js';
 import { definePass } from '../pass.js';
 import type { Expansion } from './expansion.js';
+import { attentions } from './expansions/attention.js';
 import { crossEntropies } from './expansions/cross-entropy.js';
 import { fusedNorms } from './expansions/norm.js';
 import { replaceNode } from './rewrite.js';
 
 const EXPANSIONS: ReadonlyMap<string, Expansion> = new Map(
-  [...fusedNorms, ...crossEntropies].map((expansion) => [
+  [...fusedNorms, ...attentions, ...crossEntropies].map((expansion) => [
     key(expansion.op, expansion.domain ?? ''),
     expansion,
   ]),
