@@ -42,6 +42,28 @@ describe('text round trip', () => {
     );
   });
 
+  it('answers damaged text with E_PARSE and nothing else', () => {
+    fc.assert(
+      fc.property(
+        modelArbitrary,
+        fc.array(fc.tuple(fc.nat(), fc.nat(40), fc.string({ maxLength: 3 })), { minLength: 1, maxLength: 3 }),
+        (model, cuts) => {
+          let text = printModel(model, { annotations: true });
+          for (const [at, length, insert] of cuts) {
+            const start = at % text.length;
+            text = text.slice(0, start) + insert + text.slice(start + length);
+          }
+          try {
+            parseModel(text);
+          } catch (error) {
+            expect(error).toMatchObject({ name: 'PeftCompileError', code: 'E_PARSE' });
+          }
+        },
+      ),
+      { numRuns: 500, seed: 5 },
+    );
+  });
+
   it('prints types that parse to themselves', () => {
     fc.assert(
       fc.property(typeArbitrary, (type) => {
