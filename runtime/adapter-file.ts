@@ -4,8 +4,10 @@
  */
 import { ADAPTER_METADATA_KEY, type AdapterRecord, parseAdapterRecord } from '../passes/adapter-record.js';
 import { fail } from '../src/errors.js';
-import type { Tensor } from '../src/tensor.js';
+import { encodeNumbers } from '../src/literals.js';
+import { type Tensor, tensorOfBytes } from '../src/tensor.js';
 import { digestFile } from './digest.js';
+import { loadTensor, numbersOf } from './host-tensor.js';
 import { readSafetensors, type WritableTensor, writeSafetensors } from './safetensors.js';
 
 const BASE_KEY = 'peft_compile.base';
@@ -45,6 +47,22 @@ export async function writeAdapter(
   const metadata: Record<string, string> = { [ADAPTER_METADATA_KEY]: JSON.stringify(record) };
   if (options.baseDigest !== undefined) metadata[BASE_KEY] = options.baseDigest;
   await writeSafetensors(path, tensors, { metadata, force: options.force ?? false });
+}
+
+/** The adapter's tensors in the dtypes of the model they go into: masters are float32, a model may be half precision. */
+export async function modelTensors({ record, tensors }: AdapterFile): Promise<Map<string, Tensor>> {
+  const cast = new Map<string, Tensor>();
+  for (const site of record.sites)
+    for (const { key, dtype } of Object.values(site.params)) {
+      const tensor = tensors.get(key);
+      if (tensor === undefined) continue;
+      if (tensor.dtype === dtype) cast.set(key, tensor);
+      else {
+        const numbers = numbersOf(await loadTensor(tensor));
+        cast.set(key, tensorOfBytes(dtype, tensor.dims, encodeNumbers(dtype, numbers)));
+      }
+    }
+  return cast;
 }
 
 function checkTensor(path: string, key: string, shape: readonly number[], tensor: Tensor | undefined): void {

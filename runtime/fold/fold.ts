@@ -13,7 +13,7 @@ import { cloneModel } from '../../src/clone.js';
 import { fail } from '../../src/errors.js';
 import type { Model } from '../../src/model.js';
 import { readModel, type WriteOptions, writeModel } from '../../src/onnx/index.js';
-import { type AdapterFile, readAdapter } from '../adapter-file.js';
+import { type AdapterFile, modelTensors, readAdapter } from '../adapter-file.js';
 import { digestWeights } from '../digest.js';
 import { type VerifyOptions, type VerifyReport, verify } from '../verify.js';
 import { FormulaEvaluator } from './evaluator.js';
@@ -164,7 +164,7 @@ async function verifyFold(
 ): Promise<VerifyReport | undefined> {
   if (options.verify === undefined || options.verify === false) return undefined;
   const unfolded = cloneModel(base).model;
-  attachAdapter(unfolded, adapter.record, adapter.tensors, planOptions(options));
+  attachAdapter(unfolded, adapter.record, await modelTensors(adapter), planOptions(options));
   return verify(unfolded, out, options.verify === true ? {} : options.verify);
 }
 
