@@ -133,7 +133,7 @@ export class DropoutMasks {
       const { op } = this.#b;
       let hash = this.#mix(op.Mul(this.#seed, 0x2c1b3c6d));
       for (let axis = 0; axis < shape.length - 1; axis++)
-        hash = this.#mix(op.Add(hash, op.Mul(this.#indices(x, shape, axis), 0x297a2d39)));
+        hash = this.#mix(op.Add(hash, this.#counters(x, shape, axis)));
       return hash;
     });
   }
@@ -144,19 +144,19 @@ export class DropoutMasks {
     return this.#once(`columns ${shape[last]}`, [shape[last] ?? null], () => {
       const { op } = this.#b;
       const start = this.#mix(op.Add(op.Mul(this.#seed, 0x1b56c4e9), 0x6c8e9cf5));
-      return this.#mix(op.Add(start, op.Mul(this.#indices(x, shape, last), 0x297a2d39)));
+      return this.#mix(op.Add(start, this.#counters(x, shape, last)));
     });
   }
 
-  /** 0, 1, … along an axis, shaped to broadcast at that axis. */
-  #indices(x: Value, shape: readonly Dim[], axis: number): Value {
+  /** Indices along an axis times a constant, mod 2³², shaped to broadcast at that axis. */
+  #counters(x: Value, shape: readonly Dim[], axis: number): Value {
     const { op } = this.#b;
     const size = shape[axis];
     const trailing = Array.from({ length: shape.length - 1 - axis }, (_, i) => i + 1);
     const line =
       typeof size === 'number'
-        ? this.#b.constant(iota(size), 'indices')
-        : op.Range(0, op.Cast(op.Gather(op.Shape(x), axis), { to: 'int32' }), 1);
+        ? this.#b.constant(counters(size), 'counters')
+        : op.Mul(op.Range(0, op.Cast(op.Gather(op.Shape(x), axis), { to: 'int32' }), 1), STRIDE);
     return trailing.length === 0 ? line : op.Unsqueeze(line, trailing);
   }
 
@@ -185,11 +185,16 @@ export class DropoutMasks {
   }
 }
 
-/** int32 vector 0, 1, …, n − 1. */
-function iota(size: number): Tensor {
-  const numbers = Array.from({ length: size }, (_, i) => i);
-  return tensorOf('int32', [size], numbers);
+/** int32 vector 0, STRIDE, 2·STRIDE, … mod 2³². */
+function counters(size: number): Tensor {
+  return tensorOf(
+    'int32',
+    [size],
+    Array.from({ length: size }, (_, i) => Math.imul(i, STRIDE)),
+  );
 }
+
+const STRIDE = 0x297a2d39;
 
 /** Odd multipliers and powers of two. */
 const ROUNDS: readonly (readonly [number, number])[] = [

@@ -84,17 +84,24 @@ export function addObjective(
   };
 }
 
+export interface DifferentiateOptions {
+  /** Gradients of the mean loss; otherwise of the sum. */
+  readonly mean: boolean;
+  /** Factor while gradients flow; divided out of the result. */
+  readonly lossScale: number;
+}
+
 /**
- * Gradients of `total · scale` by those of `wrt` that the loss reads; `scale` absent means 1.
- * Throws E_NO_GRADIENT where an op on the way has no rule.
+ * Gradients of the loss by those of `wrt` that it reads. Throws E_NO_GRADIENT where an op on the way has no rule.
  */
 export function differentiate(
   model: Model,
-  { b, append, built }: Objective,
+  { b, append, built, scale }: Objective,
   wrt: readonly Value[],
-  scale: Value | undefined,
+  { mean, lossScale }: DifferentiateOptions,
 ): Map<Value, Value> {
-  const factor = scale ?? b.scalar(1, dtypeOf(built.total));
+  const dtype = dtypeOf(built.total);
+  const factor = !mean ? b.scalar(lossScale, dtype) : lossScale === 1 ? scale : b.op.Mul(scale, lossScale);
   const { of, value: seed } = built.gradient?.(factor) ?? { of: built.total, value: factor };
   append();
   const read = ancestors(of);
@@ -104,7 +111,12 @@ export function differentiate(
     wrt: wrt.filter((value) => read.has(value)),
   });
   applyEdit(edit);
-  return gradients;
+  if (lossScale === 1) return gradients;
+  const unscaled = new Map(
+    [...gradients].map(([value, gradient]) => [value, b.op.Mul(gradient, 1 / lossScale)]),
+  );
+  append();
+  return unscaled;
 }
 
 /** All values that `value` is computed from, itself included. */

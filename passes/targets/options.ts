@@ -29,6 +29,11 @@ export interface StepOptions {
   readonly groups?: Readonly<Record<string, GroupOptions>>;
   /** Overrides the dropout probability that the adapter was inserted with; 0 switches it off. */
   readonly dropout?: number;
+  /**
+   * Factor on the loss while gradients flow through the model, divided out in float32 afterwards, so that small
+   * gradients do not underflow in half precision. Default 256 for float16 models and 1 for others.
+   */
+  readonly lossScale?: number;
   /** Give the gradient of every parameter as an output of the `step` graph. Default false. */
   readonly gradients?: boolean;
   /** Outputs of the model in the eval graph: what the loss reads, or all. Default `loss`. */

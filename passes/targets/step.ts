@@ -55,6 +55,7 @@ export function emitStep(adapted: Model, options: StepOptions): StepArtifacts {
     mean: accumulation === 1,
     seedName: fixed.seed,
     dropout: options.dropout,
+    lossScale: options.lossScale,
   });
   const metrics = (train.objective.built.metrics ?? []).map(({ name }) => names.claim(name));
   const params = train.trained.map(({ param }) => param);

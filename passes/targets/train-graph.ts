@@ -23,6 +23,7 @@ export interface TrainGraphOptions {
   readonly mean: boolean;
   readonly seedName: string;
   readonly dropout: number | undefined;
+  readonly lossScale: number | undefined;
 }
 
 export interface TrainGraph {
@@ -40,6 +41,9 @@ export interface TrainGraph {
   readonly dropout: number;
 }
 
+/** Means over a few thousand tokens stay above the smallest float16, sums over them far below the largest. */
+const FLOAT16_LOSS_SCALE = 256;
+
 /** Builds on a copy: the adapted model stays as it is. Throws E_NO_MATCH when no parameter reaches the loss. */
 export function buildTrainGraph(
   adapted: Model,
@@ -56,11 +60,12 @@ export function buildTrainGraph(
   if (dropout > 0) model.graph.addInput(seed);
   runPasses(model, normalizeForTraining);
   const objective = addObjective(model, options.loss, options.names, options.labelNames);
+  const lossScale = options.lossScale ?? (objective.modelDtype === 'float16' ? FLOAT16_LOSS_SCALE : 1);
   const gradients = differentiate(
     model,
     objective,
     lifted.map(({ input }) => input),
-    options.mean ? objective.scale : undefined,
+    { mean: options.mean, lossScale },
   );
   const trained: { param: AdapterParam; input: Value; gradient: Value }[] = [];
   const untrained: AdapterParam[] = [];

@@ -33,7 +33,7 @@ interface Case {
   readonly correct?: number;
 }
 
-function lossModel({ loss, config, shape, dtype = 'float64' }: Case, symbolic: boolean) {
+function lossModel({ loss, config, shape, dtype = 'float64' }: Case, symbolic: boolean, lossScale = 1) {
   const model = new Model(new Graph());
   model.opsets.set('', 17);
   const dims = shape.map((d, i) => (symbolic && i < shape.length - 1 ? `n${i}` : d));
@@ -43,7 +43,7 @@ function lossModel({ loss, config, shape, dtype = 'float64' }: Case, symbolic: b
   applyEdit({ label: 'model', graph: model.graph, add: { nodes: b.nodes, at: 'end' } });
   model.graph.addOutput('scores', logits);
   const objective = addObjective(model, lossById(loss).configure(config), new PublicNames(model), new Map());
-  const gradient = differentiate(model, objective, [x], objective.scale).get(x);
+  const gradient = differentiate(model, objective, [x], { mean: true, lossScale }).get(x);
   if (gradient === undefined) throw new Error('no gradient');
   model.graph.clearOutputs();
   model.graph.addOutput('loss', objective.loss);

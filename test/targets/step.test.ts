@@ -1,11 +1,13 @@
 /** Training graphs run in ONNX Runtime by nothing but their manifest. */
+import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
+import { insert } from '../../passes/insert.js';
 import { emitAdapted } from '../../passes/targets/adapted.js';
 import { stepManifestSchema } from '../../passes/targets/manifest.js';
 import { emitStep, type StepOptions } from '../../passes/targets/step.js';
 import { randomStream } from '../../src/initializer.js';
 import type { Model } from '../../src/model.js';
-import { encodeModel } from '../../src/onnx/index.js';
+import { encodeModel, readModel } from '../../src/onnx/index.js';
 import { numbers, runModel } from '../helpers/run.js';
 import { type Batch, Driver, float32, int64 } from './driver.js';
 import { CLASSES, IN, mlp } from './mlp.js';
@@ -216,5 +218,38 @@ describe('adapted target', () => {
     expect(numbers((await runModel(served, feeds)).logits)).toEqual(expected);
     const other = { ...feeds, 'fc2.lora_B': float32(new Array<number>(2 * CLASSES).fill(0.5), [2, CLASSES]) };
     expect(numbers((await runModel(served, other)).logits)).not.toEqual(expected);
+  });
+});
+
+describe('half precision', () => {
+  it('trains float32 copies of float16 adapters, and scales the loss', async () => {
+    const model = readModel(join(import.meta.dirname, '../../fixtures/models/bert.ts.fp16.onnx'));
+    insert(model, { method: 'lora', config: { rank: 4 }, targeting: { targets: ['query', 'value'] } });
+    const batch: Batch = {
+      input_ids: int64(
+        Array.from({ length: 16 }, (_, i) => (i * 7) % 50),
+        [2, 8],
+      ),
+      attention_mask: int64(new Array<number>(16).fill(1), [2, 8]),
+      token_type_ids: int64(new Array<number>(16).fill(0), [2, 8]),
+      labels: int64([0, 1]),
+    };
+    const driver = await drive(model, { ...LOSS, gradients: true });
+    const plain = await drive(model, { ...LOSS, gradients: true, lossScale: 1 });
+    expect(driver.manifest.precision).toEqual({ params: 'float32', model: 'float16' });
+    expect(
+      driver.manifest.params.every(
+        ({ dtype, modelDtype }) => dtype === 'float32' && modelDtype === 'float16',
+      ),
+    ).toBe(true);
+    const [scaled, unscaled] = [await driver.step(batch, 0), await plain.step(batch, 0)];
+    const { gradient } = driver.manifest.params.find(({ key }) => key.endsWith('lora_B'))!;
+    const [a, b] = [numbers(scaled[gradient!]), numbers(unscaled[gradient!])];
+    expect(Math.hypot(...a)).toBeGreaterThan(0);
+    // Half precision has 11 bits; the factor itself cancels.
+    expect(Math.hypot(...a.map((v, i) => v - b[i]!))).toBeLessThan(0.02 * Math.hypot(...a));
+    const first = numbers((await driver.step(batch, 0.01)).loss)[0]!;
+    for (let t = 0; t < 5; t++) await driver.step(batch, 0.01);
+    expect(numbers((await driver.run('eval', batch)).loss)[0]).toBeLessThan(first / 2);
   });
 });
