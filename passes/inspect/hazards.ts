@@ -105,8 +105,8 @@ const CHECKS: readonly Check[] = [
     message: (n) => `${n} module paths are contradicted by another trusted source`,
     find: ({ sites }) =>
       sites
-        .filter((site) => conflictsOf(site).length > 0)
-        .map((site) => `${site.path} (${conflictsOf(site).join(', ')})`),
+        .filter((site) => conflictsOf(site, sites).length > 0)
+        .map((site) => `${site.path} (${conflictsOf(site, sites).join(', ')})`),
   },
   {
     code: 'shared-weights',

@@ -25,9 +25,12 @@ export function trainableNodes(sites: readonly Site[]): Set<Node> {
     if (seen.has(value) || !carriesGradient(value)) continue;
     seen.add(value);
     for (const use of value.uses) {
-      if (use.kind === 'output' || use.node.op === 'Shape') continue;
+      if (use.kind === 'output') continue;
+      const outputs = use.node.outputs.filter((output) => output !== null && carriesGradient(output));
+      // Shape, IsNaN, comparisons: nothing flows back through integers and booleans.
+      if (outputs.length === 0) continue;
       nodes.add(use.node);
-      for (const output of use.node.outputs) if (output !== null) queue.push(output);
+      for (const output of outputs) if (output !== null) queue.push(output);
     }
   }
   return nodes;

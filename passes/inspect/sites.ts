@@ -9,11 +9,15 @@ import { readersOf, sitesByWeight } from './shared.js';
 const TRUSTED = 0.6;
 
 /** Guesses, good enough on their own, for another path than the site's. */
-export function conflictsOf(site: Site): string[] {
+export function conflictsOf(site: Site, sites: readonly Site[]): string[] {
   const own = site.callOf ?? site.path;
   // A part of a packed weight has the guesses of its whole.
   if (site.kind === 'linear' && site.packedIn !== undefined) return [];
-  const others = site.guesses.filter(({ confidence, path }) => confidence >= TRUSTED && path !== own);
+  // A tied weight has the name of one of its modules: a table named after the head contradicts nothing.
+  const tied = new Set(sites.filter(({ kind }) => kind !== site.kind).map(({ path }) => path));
+  const others = site.guesses.filter(
+    ({ confidence, path }) => confidence >= TRUSTED && path !== own && !tied.has(path),
+  );
   return [...new Set(others.map(({ path, source }) => `${path} by ${source}`))];
 }
 
@@ -42,7 +46,7 @@ export function siteRows(sites: readonly Site[]): SiteInfo[] {
       confidence: site.confidence,
       source: site.source,
       guesses: site.guesses,
-      conflicts: conflictsOf(site),
+      conflicts: conflictsOf(site, sites),
       packedIn: linear?.packedIn ?? null,
       callOf: site.callOf ?? null,
       sharedWith: sharedWith(site, groups.get(site.weight.value) ?? []),

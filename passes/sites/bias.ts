@@ -16,17 +16,16 @@ export function onlyUse(value: Value): Use | undefined {
   return value.uses.size === 1 ? use : undefined;
 }
 
-/** True when `value` is a constant with one entry per feature on axis `axis` and 1 elsewhere. */
-export function isBias(value: Value, outDim: number, axis: number): boolean {
+/** True when `value` is a constant with one entry per feature, `trailing` axes of 1 behind, and 1 elsewhere. */
+export function isBias(value: Value, outDim: number, trailing = 0): boolean {
   const dims = traceConstant(value)?.dims;
-  if (dims === undefined || dims.length === 0) return false;
-  // A bias has no more axes than y; feature axis 1 of a Conv output means [out, 1, …] or [1, out, 1, …].
-  const features = axis === -1 ? dims.length - 1 : dims.indexOf(outDim);
-  if (features < 0 || dims[features] !== outDim) return false;
-  return dims.every((dim, i) => i === features || dim === 1);
+  if (dims === undefined) return false;
+  const features = dims.length - 1 - trailing;
+  return dims[features] === outDim && dims.every((dim, i) => i === features || dim === 1);
 }
 
-export function joinedBias(y: Value, outDim: number, yAxis: number): JoinedBias | undefined {
+/** `trailing`: how many axes `y` has behind its features. */
+export function joinedBias(y: Value, outDim: number, trailing: number): JoinedBias | undefined {
   const use = onlyUse(y);
   if (use?.kind !== 'node' || use.node.graph !== y.producer?.graph) return undefined;
   const { node } = use;
@@ -38,7 +37,7 @@ export function joinedBias(y: Value, outDim: number, yAxis: number): JoinedBias 
     return { y, bias: columns === undefined ? bias : { ...bias, columns } };
   }
   const other = node.inputs[1 - use.index];
-  if (other === null || other === undefined || !isBias(other, outDim, yAxis)) return undefined;
+  if (other === null || other === undefined || !isBias(other, outDim, trailing)) return undefined;
   return { y: node.output(0), bias: { value: biasPayload(other), scale: 1, included: true } };
 }
 

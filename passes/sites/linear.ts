@@ -14,12 +14,16 @@ export interface LinearWeight {
   readonly inDim: number;
   readonly outDim: number;
   readonly dtype: LinearDraft['dtype'];
+  /** Axes of the value the op reads. */
+  readonly rank: number;
 }
 
 export interface WeightOptions {
   /** The op reads [out, in] (`transB`, Conv). */
   readonly transposed: boolean;
   readonly scale?: number;
+  /** Rows and columns of the value the op reads; default: its two axes, further ones being 1. */
+  readonly matrix?: (dims: readonly number[]) => readonly [number, number] | undefined;
 }
 
 export function linearWeight(node: Node, index: number, options: WeightOptions): LinearWeight | undefined {
@@ -27,7 +31,7 @@ export function linearWeight(node: Node, index: number, options: WeightOptions):
   if (consumed === null || consumed === undefined) return undefined;
   const constant = traceConstant(consumed);
   if (constant === undefined || !isFloat(constant.dtype)) return undefined;
-  const matrix = asMatrix(constant.dims, options.transposed);
+  const matrix = options.matrix?.(constant.dims) ?? asMatrix(constant.dims, options.transposed);
   if (matrix === undefined) return undefined;
   const [rows, columns] = matrix;
   const flipped = payloadTransposed(constant, rows);
@@ -46,6 +50,7 @@ export function linearWeight(node: Node, index: number, options: WeightOptions):
     inDim: options.transposed ? columns : rows,
     outDim: options.transposed ? rows : columns,
     dtype: constant.dtype,
+    rank: constant.dims.length,
   };
 }
 
@@ -74,7 +79,10 @@ export function linearDraft(init: LinearParts): LinearDraft {
   const { inDim, outDim } = weight;
   const xAxis = init.xAxis ?? -1;
   const yAxis = init.yAxis ?? -1;
-  const joined = init.bias === undefined ? joinedBias(init.y, outDim, yAxis) : undefined;
+  const joined =
+    init.bias === undefined
+      ? joinedBias(init.y, outDim, yAxis === -1 ? 0 : weight.rank - 1 - yAxis)
+      : undefined;
   const y = joined?.y ?? init.y;
   const bias = init.bias ?? joined?.bias;
   const parts = packedParts({ x, y, inDim, outDim, plain: xAxis === -1 && yAxis === -1 });

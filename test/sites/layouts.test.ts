@@ -143,6 +143,18 @@ const LAYOUTS: readonly Layout[] = [
     },
     stored: true,
   },
+  ...['abc,cd->abd', 'abc,dc->abd'].map(
+    (equation): Layout => ({
+      name: `Einsum ${equation}`,
+      x: [2, 3, 4],
+      build: (s, x) => {
+        const w = s.weight('m.weight', floats(equation.includes('cd') ? [4, 5] : [5, 4]));
+        const attributes = { equation: { type: 'string', value: equation } } as const;
+        return [s.node('Add', [s.node('Einsum', [x, w], attributes), b5(s)]), [2, 3, 5]];
+      },
+      stored: !equation.includes('cd'),
+    }),
+  ),
   {
     name: 'Conv1D of GPT-2: Reshape, Gemm, Reshape',
     x: [2, 3, 4],
@@ -181,6 +193,14 @@ test('a bias behind the output is part of y, in either order of operands', () =>
     expect(site.bias).toMatchObject({ included: true, scale: 1 });
     expect(site.bias?.value.name).toBe('m.bias');
   }
+});
+
+test('a vector along the width of an image is no bias of its channels', () => {
+  const s = new Sketch();
+  const y = s.node('Conv', [s.input('x', [1, 4, 5, 5]), s.weight('m.weight', floats([5, 4, 1, 1]))]);
+  s.output(s.node('Add', [y, b5(s)]), [1, 5, 5, 5]);
+  const site = findSites(s.model)[0] as LinearSite;
+  expect([site.y, site.bias]).toEqual([y, undefined]);
 });
 
 test('an output that others read too does not take the bias in', () => {
@@ -290,5 +310,38 @@ test('an embedding over a plain table and over a transposed one', () => {
   ).toEqual([
     ['wte', 7, 4, false],
     ['wpe', 6, 4, true],
+  ]);
+});
+
+test('Einsum over split heads has a weight and no output on one axis; attention products are no sites', () => {
+  const s = new Sketch();
+  const x = s.input('x', [2, 3, 4]);
+  const equation = (value: string) => ({ equation: { type: 'string', value } as const });
+  const heads = s.node('Einsum', [x, s.weight('q.kernel', floats([4, 2, 3]))], equation('bsh,hnd->bsnd'));
+  const merged = s.node(
+    'Einsum',
+    [heads, s.weight('o.kernel', floats([2, 3, 4]))],
+    equation('bsnd,ndh->bsh'),
+  );
+  s.output(s.node('Einsum', [merged, merged], equation('bsh,bth->bst')), [2, 3, 3]);
+  const sites = findSites(s.model) as LinearSite[];
+  expect(sites.map(({ path, inDim, outDim, y }) => [path, inDim, outDim, y])).toEqual([
+    ['q', 4, 6, undefined],
+    ['o', 6, 4, undefined],
+  ]);
+});
+
+test('dynamic quantisation: x and y are the floats around the integers', () => {
+  const s = new Sketch();
+  const x = s.input('x', [3, 8]);
+  const [xq, scale, zero] = s.nodes('DynamicQuantizeLinear', [x], {}, { outputs: ['xq', 'xs', 'xz'] });
+  const bytes = { ...ints([1, -2, 3, -4, 5]), dims: [8, 5], dtype: 'int8' as const };
+  const product = s.node('MatMulInteger', [xq ?? x, s.weight('fc.weight_quantized', bytes), zero ?? x]);
+  const scales = s.node('Mul', [scale ?? x, s.weight('ws', floats([1]))]);
+  const y = s.node('Mul', [s.node('Cast', [product], { to: attr.int(1) }), scales]);
+  const biased = s.node('Add', [y, b5(s)]);
+  s.output(biased, [3, 5]);
+  expect(findSites(s.model)).toMatchObject([
+    { path: 'fc', x, y: biased, inDim: 8, outDim: 5, dtype: 'float32', weight: { storage: 'packed' } },
   ]);
 });

@@ -35,7 +35,7 @@ export const packedAttention: Detector = {
         weight: weight.view,
         inDim,
         outDim,
-        ...(b !== null && b !== undefined && isBias(b, outDim, -1)
+        ...(b !== null && b !== undefined && isBias(b, outDim)
           ? { bias: { value: biasPayload(b), scale: 1, included: true } }
           : {}),
         ...(start === outDim && sizes.every(Number.isInteger) ? { parts } : {}),

@@ -18,7 +18,7 @@ export const gemm: Detector = {
     const xAxis = intAttribute(node, 'transA', 0) === 1 ? 0 : -1;
     const c = node.inputs[2];
     const bias =
-      c !== null && c !== undefined && isBias(c, weight.outDim, -1)
+      c !== null && c !== undefined && isBias(c, weight.outDim)
         ? { value: biasPayload(c), scale: floatAttribute(node, 'beta', 1), included: true }
         : undefined;
     return [

@@ -3,16 +3,26 @@ import type { Node } from '../../../src/graph.js';
 import type { Detector } from '../draft.js';
 import { packedAttention } from './attention.js';
 import { pointwiseConv } from './conv.js';
+import { einsum } from './einsum.js';
 import { embedLayerNorm } from './embed-layer-norm.js';
 import { gather } from './gather.js';
 import { gemm } from './gemm.js';
 import { matMul } from './matmul.js';
+import { integerMatMul } from './matmul-integer.js';
 import { blockQuantized } from './matmul-nbits.js';
 
 const DETECTORS: ReadonlyMap<string, Detector> = new Map(
-  [matMul, gemm, pointwiseConv, packedAttention, blockQuantized, gather, embedLayerNorm].flatMap((detector) =>
-    detector.ops.map((op) => [op, detector] as const),
-  ),
+  [
+    matMul,
+    gemm,
+    pointwiseConv,
+    packedAttention,
+    blockQuantized,
+    integerMatMul,
+    einsum,
+    gather,
+    embedLayerNorm,
+  ].flatMap((detector) => detector.ops.map((op) => [op, detector] as const)),
 );
 
 export function detectorOf(node: Node): Detector | undefined {

@@ -31,7 +31,7 @@ export const blockQuantized: Detector = {
         node,
         x,
         y: node.output(0),
-        weight: { view, inDim, outDim, dtype: floating },
+        weight: { view, inDim, outDim, dtype: floating, rank: 2 },
         ...(b === null || b === undefined
           ? {}
           : { bias: { value: biasPayload(b), scale: 1, included: true } }),
