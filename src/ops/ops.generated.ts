@@ -893,6 +893,9 @@ export interface Ops {
   Atanh(input: Operand): Value;
   /** Computes scaled dot product attention on query, key and value tensors, using an optional attention mask if passed. */
   Attention(Q: Operand, K: Operand, V: Operand, attributes: AttentionAttributes): Value;
+  Attention(Q: Operand, K: Operand, V: Operand, attn_mask: Operand | null, attributes: AttentionAttributes): Value;
+  Attention(Q: Operand, K: Operand, V: Operand, attn_mask: Operand | null, past_key: Operand | null, attributes: AttentionAttributes): Value;
+  Attention(Q: Operand, K: Operand, V: Operand, attn_mask: Operand | null, past_key: Operand | null, past_value: Operand | null, attributes: AttentionAttributes): Value;
   Attention(Q: Operand, K: Operand, V: Operand, attn_mask?: Operand | null, past_key?: Operand | null, past_value?: Operand | null, nonpad_kv_seqlen?: Operand | null, attributes?: AttentionAttributes): Value;
   Attention<const N extends number>(Q: Operand, K: Operand, V: Operand, attn_mask: Operand | null | undefined, past_key: Operand | null | undefined, past_value: Operand | null | undefined, nonpad_kv_seqlen: Operand | null | undefined, attributes: AttentionAttributes | undefined, outputs: N): Outputs<N>;
   /** AveragePool consumes an input tensor X and applies average pooling across the tensor according to kernel sizes, stride sizes, and pad lengths. */
@@ -943,6 +946,7 @@ export interface Ops {
   Conv(X: Operand, W: Operand, B?: Operand | null, attributes?: ConvAttributes): Value;
   /** The integer convolution operator consumes an input tensor, its zero-point, a filter, and its zero-point, and computes the output. */
   ConvInteger(x: Operand, w: Operand, attributes: ConvIntegerAttributes): Value;
+  ConvInteger(x: Operand, w: Operand, x_zero_point: Operand | null, attributes: ConvIntegerAttributes): Value;
   ConvInteger(x: Operand, w: Operand, x_zero_point?: Operand | null, w_zero_point?: Operand | null, attributes?: ConvIntegerAttributes): Value;
   /** The convolution transpose operator consumes an input tensor and a filter, and computes the output. */
   ConvTranspose(X: Operand, W: Operand, attributes: ConvTransposeAttributes): Value;
@@ -955,9 +959,11 @@ export interface Ops {
   CumSum(x: Operand, axis: Operand, attributes?: CumSumAttributes): Value;
   /** Computes the discrete Fourier Transform (DFT) of the input. */
   DFT(input: Operand, attributes: DFTAttributes): Value;
+  DFT(input: Operand, dft_length: Operand | null, attributes: DFTAttributes): Value;
   DFT(input: Operand, dft_length?: Operand | null, axis?: Operand | null, attributes?: DFTAttributes): Value;
   /** Performs deformable convolution as described in https://arxiv.org/abs/1703.06211 and https://arxiv.org/abs/1811.11168. */
   DeformConv(X: Operand, W: Operand, offset: Operand, attributes: DeformConvAttributes): Value;
+  DeformConv(X: Operand, W: Operand, offset: Operand, B: Operand | null, attributes: DeformConvAttributes): Value;
   DeformConv(X: Operand, W: Operand, offset: Operand, B?: Operand | null, mask?: Operand | null, attributes?: DeformConvAttributes): Value;
   /** DepthToSpace rearranges (permutes) data from depth into blocks of spatial data. */
   DepthToSpace(input: Operand, attributes: DepthToSpaceAttributes): Value;
@@ -970,6 +976,7 @@ export interface Ops {
   Div(A: Operand, B: Operand): Value;
   /** Dropout takes an input floating-point tensor, an optional input ratio (floating-point scalar) and an optional input training_mode (boolean scalar). */
   Dropout(data: Operand, attributes: DropoutAttributes): Value;
+  Dropout(data: Operand, ratio: Operand | null, attributes: DropoutAttributes): Value;
   Dropout(data: Operand, ratio?: Operand | null, training_mode?: Operand | null, attributes?: DropoutAttributes): Value;
   Dropout<const N extends number>(data: Operand, ratio: Operand | null | undefined, training_mode: Operand | null | undefined, attributes: DropoutAttributes | undefined, outputs: N): Outputs<N>;
   /** A Function to fuse calculation for Scale, Zero Point and FP32->8Bit conversion of FP32 Input data. */
@@ -994,6 +1001,8 @@ export interface Ops {
   Floor(X: Operand): Value;
   /** Computes an one-layer GRU. */
   GRU(X: Operand, W: Operand, R: Operand, attributes: GRUAttributes): Value;
+  GRU(X: Operand, W: Operand, R: Operand, B: Operand | null, attributes: GRUAttributes): Value;
+  GRU(X: Operand, W: Operand, R: Operand, B: Operand | null, sequence_lens: Operand | null, attributes: GRUAttributes): Value;
   GRU(X: Operand, W: Operand, R: Operand, B?: Operand | null, sequence_lens?: Operand | null, initial_h?: Operand | null, attributes?: GRUAttributes): Value;
   GRU<const N extends number>(X: Operand, W: Operand, R: Operand, B: Operand | null | undefined, sequence_lens: Operand | null | undefined, initial_h: Operand | null | undefined, attributes: GRUAttributes | undefined, outputs: N): Outputs<N>;
   /** Given `data` tensor of rank r >= 1, and `indices` tensor of rank q, gather entries of the axis dimension of `data` (by default outer-most one as axis=0) indexed */
@@ -1047,6 +1056,10 @@ export interface Ops {
   LRN(X: Operand, attributes: LRNAttributes): Value;
   /** Computes an one-layer LSTM. */
   LSTM(X: Operand, W: Operand, R: Operand, attributes: LSTMAttributes): Value;
+  LSTM(X: Operand, W: Operand, R: Operand, B: Operand | null, attributes: LSTMAttributes): Value;
+  LSTM(X: Operand, W: Operand, R: Operand, B: Operand | null, sequence_lens: Operand | null, attributes: LSTMAttributes): Value;
+  LSTM(X: Operand, W: Operand, R: Operand, B: Operand | null, sequence_lens: Operand | null, initial_h: Operand | null, attributes: LSTMAttributes): Value;
+  LSTM(X: Operand, W: Operand, R: Operand, B: Operand | null, sequence_lens: Operand | null, initial_h: Operand | null, initial_c: Operand | null, attributes: LSTMAttributes): Value;
   LSTM(X: Operand, W: Operand, R: Operand, B?: Operand | null, sequence_lens?: Operand | null, initial_h?: Operand | null, initial_c?: Operand | null, P?: Operand | null, attributes?: LSTMAttributes): Value;
   LSTM<const N extends number>(X: Operand, W: Operand, R: Operand, B: Operand | null | undefined, sequence_lens: Operand | null | undefined, initial_h: Operand | null | undefined, initial_c: Operand | null | undefined, P: Operand | null | undefined, attributes: LSTMAttributes | undefined, outputs: N): Outputs<N>;
   /** This is layer normalization defined in ONNX as function. */
@@ -1106,6 +1119,8 @@ export interface Ops {
   NegativeLogLikelihoodLoss(input: Operand, target: Operand, weight?: Operand | null, attributes?: NegativeLogLikelihoodLossAttributes): Value;
   /** Filter out boxes that have high intersection-over-union (IOU) overlap with previously selected boxes. */
   NonMaxSuppression(boxes: Operand, scores: Operand, attributes: NonMaxSuppressionAttributes): Value;
+  NonMaxSuppression(boxes: Operand, scores: Operand, max_output_boxes_per_class: Operand | null, attributes: NonMaxSuppressionAttributes): Value;
+  NonMaxSuppression(boxes: Operand, scores: Operand, max_output_boxes_per_class: Operand | null, iou_threshold: Operand | null, attributes: NonMaxSuppressionAttributes): Value;
   NonMaxSuppression(boxes: Operand, scores: Operand, max_output_boxes_per_class?: Operand | null, iou_threshold?: Operand | null, score_threshold?: Operand | null, attributes?: NonMaxSuppressionAttributes): Value;
   /** Returns the indices of the elements that are non-zero (in row-major order */
   NonZero(X: Operand): Value;
@@ -1126,6 +1141,7 @@ export interface Ops {
   PRelu(X: Operand, slope: Operand): Value;
   /** Given a tensor containing the data to be padded (`data`), a tensor containing the number of start and end pad values for axis (`pads`), (optionally) a `mode`, a */
   Pad(data: Operand, pads: Operand, attributes: PadAttributes): Value;
+  Pad(data: Operand, pads: Operand, constant_value: Operand | null, attributes: PadAttributes): Value;
   Pad(data: Operand, pads: Operand, constant_value?: Operand | null, axes?: Operand | null, attributes?: PadAttributes): Value;
   /** Pow takes input data (Tensor<T>) and exponent Tensor, and produces one output data (Tensor<T>) where the function `f(x) = x^exponent`, is applied to the data te */
   Pow(X: Operand, Y: Operand): Value;
@@ -1141,6 +1157,8 @@ export interface Ops {
   RMSNormalization(X: Operand, scale: Operand, attributes?: RMSNormalizationAttributes): Value;
   /** Computes an one-layer simple RNN. */
   RNN(X: Operand, W: Operand, R: Operand, attributes: RNNAttributes): Value;
+  RNN(X: Operand, W: Operand, R: Operand, B: Operand | null, attributes: RNNAttributes): Value;
+  RNN(X: Operand, W: Operand, R: Operand, B: Operand | null, sequence_lens: Operand | null, attributes: RNNAttributes): Value;
   RNN(X: Operand, W: Operand, R: Operand, B?: Operand | null, sequence_lens?: Operand | null, initial_h?: Operand | null, attributes?: RNNAttributes): Value;
   RNN<const N extends number>(X: Operand, W: Operand, R: Operand, B: Operand | null | undefined, sequence_lens: Operand | null | undefined, initial_h: Operand | null | undefined, attributes: RNNAttributes | undefined, outputs: N): Outputs<N>;
   /** Generate a tensor with random values drawn from a normal distribution. */
@@ -1193,6 +1211,8 @@ export interface Ops {
   Reshape(data: Operand, shape: Operand, attributes?: ReshapeAttributes): Value;
   /** Resize the input tensor. */
   Resize(X: Operand, attributes: ResizeAttributes): Value;
+  Resize(X: Operand, roi: Operand | null, attributes: ResizeAttributes): Value;
+  Resize(X: Operand, roi: Operand | null, scales: Operand | null, attributes: ResizeAttributes): Value;
   Resize(X: Operand, roi?: Operand | null, scales?: Operand | null, sizes?: Operand | null, attributes?: ResizeAttributes): Value;
   /** Reverse batch of sequences having different lengths specified by `sequence_lens`. */
   ReverseSequence(input: Operand, sequence_lens: Operand, attributes?: ReverseSequenceAttributes): Value;
@@ -1205,6 +1225,7 @@ export interface Ops {
   Round(X: Operand): Value;
   /** Computes the Short-time Fourier Transform of the signal. */
   STFT(signal: Operand, frame_step: Operand, attributes: STFTAttributes): Value;
+  STFT(signal: Operand, frame_step: Operand, window: Operand | null, attributes: STFTAttributes): Value;
   STFT(signal: Operand, frame_step: Operand, window?: Operand | null, frame_length?: Operand | null, attributes?: STFTAttributes): Value;
   /** Scan can be used to iterate over one or more scan_input tensors, constructing zero or more scan_output tensors. */
   Scan<const N extends number>(initial_state_and_scan_inputs: readonly Operand[], attributes: ScanAttributes, outputs: N): Outputs<N>;
@@ -1633,12 +1654,18 @@ export interface MsUnfoldTensorAttributes {
 export interface MicrosoftOps {
   /** Multi-Head Attention that can be either unidirectional (like GPT-2) or bidirectional (like BERT). */
   Attention(input: Operand, weights: Operand, attributes: MsAttentionAttributes): Value;
+  Attention(input: Operand, weights: Operand, bias: Operand | null, attributes: MsAttentionAttributes): Value;
+  Attention(input: Operand, weights: Operand, bias: Operand | null, mask_index: Operand | null, attributes: MsAttentionAttributes): Value;
+  Attention(input: Operand, weights: Operand, bias: Operand | null, mask_index: Operand | null, past: Operand | null, attributes: MsAttentionAttributes): Value;
+  Attention(input: Operand, weights: Operand, bias: Operand | null, mask_index: Operand | null, past: Operand | null, attention_bias: Operand | null, attributes: MsAttentionAttributes): Value;
   Attention(input: Operand, weights: Operand, bias: Operand | null | undefined, mask_index: Operand | null | undefined, past: Operand | null | undefined, attention_bias: Operand | null | undefined, past_sequence_length: Operand | null | undefined, attributes: MsAttentionAttributes): Value;
   Attention<const N extends number>(input: Operand, weights: Operand, bias: Operand | null | undefined, mask_index: Operand | null | undefined, past: Operand | null | undefined, attention_bias: Operand | null | undefined, past_sequence_length: Operand | null | undefined, attributes: MsAttentionAttributes, outputs: N): Outputs<N>;
   /** Add input with bias, then add residual inputs. */
   BiasAdd(X: Operand, bias: Operand, skip: Operand): Value;
   /** output, dropout_mask = Dropout(data + bias, ratio) + residual, Intended to specialize the dropout pattern commonly found in transformer models. */
   BiasDropout(data: Operand, bias: Operand, attributes: MsBiasDropoutAttributes): Value;
+  BiasDropout(data: Operand, bias: Operand, residual: Operand | null, attributes: MsBiasDropoutAttributes): Value;
+  BiasDropout(data: Operand, bias: Operand, residual: Operand | null, ratio: Operand | null, attributes: MsBiasDropoutAttributes): Value;
   BiasDropout(data: Operand, bias: Operand, residual?: Operand | null, ratio?: Operand | null, training_mode?: Operand | null, attributes?: MsBiasDropoutAttributes): Value;
   BiasDropout<const N extends number>(data: Operand, bias: Operand, residual: Operand | null | undefined, ratio: Operand | null | undefined, training_mode: Operand | null | undefined, attributes: MsBiasDropoutAttributes | undefined, outputs: N): Outputs<N>;
   /** Bias Gelu. */
@@ -1649,30 +1676,61 @@ export interface MicrosoftOps {
   BiasSplitGelu(X: Operand, bias: Operand): Value;
   /** BitmaskDropout takes an input floating-point tensor, an optional input ratio (floating-point scalar) and an optional input training_mode (boolean scalar). */
   BitmaskDropout(data: Operand, attributes: MsBitmaskDropoutAttributes): Value;
+  BitmaskDropout(data: Operand, ratio: Operand | null, attributes: MsBitmaskDropoutAttributes): Value;
   BitmaskDropout(data: Operand, ratio?: Operand | null, training_mode?: Operand | null, attributes?: MsBitmaskDropoutAttributes): Value;
   BitmaskDropout<const N extends number>(data: Operand, ratio: Operand | null | undefined, training_mode: Operand | null | undefined, attributes: MsBitmaskDropoutAttributes | undefined, outputs: N): Outputs<N>;
   /** Multihead attention that supports input sequence length of 1. */
   DecoderMaskedMultiHeadAttention(query: Operand, attributes: MsDecoderMaskedMultiHeadAttentionAttributes): Value;
+  DecoderMaskedMultiHeadAttention(query: Operand, key: Operand | null, attributes: MsDecoderMaskedMultiHeadAttentionAttributes): Value;
+  DecoderMaskedMultiHeadAttention(query: Operand, key: Operand | null, value: Operand | null, attributes: MsDecoderMaskedMultiHeadAttentionAttributes): Value;
+  DecoderMaskedMultiHeadAttention(query: Operand, key: Operand | null, value: Operand | null, mask_index: Operand | null, attributes: MsDecoderMaskedMultiHeadAttentionAttributes): Value;
+  DecoderMaskedMultiHeadAttention(query: Operand, key: Operand | null, value: Operand | null, mask_index: Operand | null, attention_bias: Operand | null, attributes: MsDecoderMaskedMultiHeadAttentionAttributes): Value;
+  DecoderMaskedMultiHeadAttention(query: Operand, key: Operand | null, value: Operand | null, mask_index: Operand | null, attention_bias: Operand | null, past_key: Operand | null, attributes: MsDecoderMaskedMultiHeadAttentionAttributes): Value;
+  DecoderMaskedMultiHeadAttention(query: Operand, key: Operand | null, value: Operand | null, mask_index: Operand | null, attention_bias: Operand | null, past_key: Operand | null, past_value: Operand | null, attributes: MsDecoderMaskedMultiHeadAttentionAttributes): Value;
+  DecoderMaskedMultiHeadAttention(query: Operand, key: Operand | null, value: Operand | null, mask_index: Operand | null, attention_bias: Operand | null, past_key: Operand | null, past_value: Operand | null, past_sequence_length: Operand | null, attributes: MsDecoderMaskedMultiHeadAttentionAttributes): Value;
+  DecoderMaskedMultiHeadAttention(query: Operand, key: Operand | null, value: Operand | null, mask_index: Operand | null, attention_bias: Operand | null, past_key: Operand | null, past_value: Operand | null, past_sequence_length: Operand | null, beam_width: Operand | null, attributes: MsDecoderMaskedMultiHeadAttentionAttributes): Value;
+  DecoderMaskedMultiHeadAttention(query: Operand, key: Operand | null, value: Operand | null, mask_index: Operand | null, attention_bias: Operand | null, past_key: Operand | null, past_value: Operand | null, past_sequence_length: Operand | null, beam_width: Operand | null, cache_indirection: Operand | null, attributes: MsDecoderMaskedMultiHeadAttentionAttributes): Value;
   DecoderMaskedMultiHeadAttention(query: Operand, key: Operand | null | undefined, value: Operand | null | undefined, mask_index: Operand | null | undefined, attention_bias: Operand | null | undefined, past_key: Operand | null | undefined, past_value: Operand | null | undefined, past_sequence_length: Operand | null | undefined, beam_width: Operand | null | undefined, cache_indirection: Operand | null | undefined, bias: Operand | null | undefined, attributes: MsDecoderMaskedMultiHeadAttentionAttributes): Value;
   DecoderMaskedMultiHeadAttention<const N extends number>(query: Operand, key: Operand | null | undefined, value: Operand | null | undefined, mask_index: Operand | null | undefined, attention_bias: Operand | null | undefined, past_key: Operand | null | undefined, past_value: Operand | null | undefined, past_sequence_length: Operand | null | undefined, beam_width: Operand | null | undefined, cache_indirection: Operand | null | undefined, bias: Operand | null | undefined, attributes: MsDecoderMaskedMultiHeadAttentionAttributes, outputs: N): Outputs<N>;
   /** Self attention that supports input sequence length of 1. */
   DecoderMaskedSelfAttention(input: Operand, weights: Operand, bias: Operand, attributes: MsDecoderMaskedSelfAttentionAttributes): Outputs<2>;
+  DecoderMaskedSelfAttention(input: Operand, weights: Operand, bias: Operand, mask_index: Operand | null, attributes: MsDecoderMaskedSelfAttentionAttributes): Outputs<2>;
+  DecoderMaskedSelfAttention(input: Operand, weights: Operand, bias: Operand, mask_index: Operand | null, past: Operand | null, attributes: MsDecoderMaskedSelfAttentionAttributes): Outputs<2>;
+  DecoderMaskedSelfAttention(input: Operand, weights: Operand, bias: Operand, mask_index: Operand | null, past: Operand | null, attention_bias: Operand | null, attributes: MsDecoderMaskedSelfAttentionAttributes): Outputs<2>;
+  DecoderMaskedSelfAttention(input: Operand, weights: Operand, bias: Operand, mask_index: Operand | null, past: Operand | null, attention_bias: Operand | null, past_sequence_length: Operand | null, attributes: MsDecoderMaskedSelfAttentionAttributes): Outputs<2>;
+  DecoderMaskedSelfAttention(input: Operand, weights: Operand, bias: Operand, mask_index: Operand | null, past: Operand | null, attention_bias: Operand | null, past_sequence_length: Operand | null, beam_width: Operand | null, attributes: MsDecoderMaskedSelfAttentionAttributes): Outputs<2>;
   DecoderMaskedSelfAttention(input: Operand, weights: Operand, bias: Operand, mask_index: Operand | null | undefined, past: Operand | null | undefined, attention_bias: Operand | null | undefined, past_sequence_length: Operand | null | undefined, beam_width: Operand | null | undefined, cache_indirection: Operand | null | undefined, attributes: MsDecoderMaskedSelfAttentionAttributes): Outputs<2>;
   /** The linear dequantization operator. */
   DequantizeLinear(x: Operand, x_scale: Operand, attributes: MsDequantizeLinearAttributes): Value;
   DequantizeLinear(x: Operand, x_scale: Operand, x_zero_point?: Operand | null, attributes?: MsDequantizeLinearAttributes): Value;
   DynamicQuantizeLSTM(X: Operand, W: Operand, R: Operand, attributes: MsDynamicQuantizeLSTMAttributes): Value;
+  DynamicQuantizeLSTM(X: Operand, W: Operand, R: Operand, B: Operand | null, attributes: MsDynamicQuantizeLSTMAttributes): Value;
+  DynamicQuantizeLSTM(X: Operand, W: Operand, R: Operand, B: Operand | null, sequence_lens: Operand | null, attributes: MsDynamicQuantizeLSTMAttributes): Value;
+  DynamicQuantizeLSTM(X: Operand, W: Operand, R: Operand, B: Operand | null, sequence_lens: Operand | null, initial_h: Operand | null, attributes: MsDynamicQuantizeLSTMAttributes): Value;
+  DynamicQuantizeLSTM(X: Operand, W: Operand, R: Operand, B: Operand | null, sequence_lens: Operand | null, initial_h: Operand | null, initial_c: Operand | null, attributes: MsDynamicQuantizeLSTMAttributes): Value;
+  DynamicQuantizeLSTM(X: Operand, W: Operand, R: Operand, B: Operand | null, sequence_lens: Operand | null, initial_h: Operand | null, initial_c: Operand | null, P: Operand | null, attributes: MsDynamicQuantizeLSTMAttributes): Value;
+  DynamicQuantizeLSTM(X: Operand, W: Operand, R: Operand, B: Operand | null, sequence_lens: Operand | null, initial_h: Operand | null, initial_c: Operand | null, P: Operand | null, W_scale: Operand | null, attributes: MsDynamicQuantizeLSTMAttributes): Value;
+  DynamicQuantizeLSTM(X: Operand, W: Operand, R: Operand, B: Operand | null, sequence_lens: Operand | null, initial_h: Operand | null, initial_c: Operand | null, P: Operand | null, W_scale: Operand | null, W_zero_point: Operand | null, attributes: MsDynamicQuantizeLSTMAttributes): Value;
+  DynamicQuantizeLSTM(X: Operand, W: Operand, R: Operand, B: Operand | null, sequence_lens: Operand | null, initial_h: Operand | null, initial_c: Operand | null, P: Operand | null, W_scale: Operand | null, W_zero_point: Operand | null, R_scale: Operand | null, attributes: MsDynamicQuantizeLSTMAttributes): Value;
   DynamicQuantizeLSTM(X: Operand, W: Operand, R: Operand, B?: Operand | null, sequence_lens?: Operand | null, initial_h?: Operand | null, initial_c?: Operand | null, P?: Operand | null, W_scale?: Operand | null, W_zero_point?: Operand | null, R_scale?: Operand | null, R_zero_point?: Operand | null, attributes?: MsDynamicQuantizeLSTMAttributes): Value;
   DynamicQuantizeLSTM<const N extends number>(X: Operand, W: Operand, R: Operand, B: Operand | null | undefined, sequence_lens: Operand | null | undefined, initial_h: Operand | null | undefined, initial_c: Operand | null | undefined, P: Operand | null | undefined, W_scale: Operand | null | undefined, W_zero_point: Operand | null | undefined, R_scale: Operand | null | undefined, R_zero_point: Operand | null | undefined, attributes: MsDynamicQuantizeLSTMAttributes | undefined, outputs: N): Outputs<N>;
   DynamicQuantizeMatMul(A: Operand, B: Operand, b_scale: Operand, b_zero_point?: Operand | null, bias?: Operand | null): Value;
   /** EmbedLayerNormalization is the fusion of embedding layer in BERT model, with optional mask processing. */
   EmbedLayerNormalization(input_ids: Operand, attributes: MsEmbedLayerNormalizationAttributes): Value;
+  EmbedLayerNormalization(input_ids: Operand, segment_ids: Operand | null, attributes: MsEmbedLayerNormalizationAttributes): Value;
+  EmbedLayerNormalization(input_ids: Operand, segment_ids: Operand | null, word_embedding: Operand | null, attributes: MsEmbedLayerNormalizationAttributes): Value;
+  EmbedLayerNormalization(input_ids: Operand, segment_ids: Operand | null, word_embedding: Operand | null, position_embedding: Operand | null, attributes: MsEmbedLayerNormalizationAttributes): Value;
+  EmbedLayerNormalization(input_ids: Operand, segment_ids: Operand | null, word_embedding: Operand | null, position_embedding: Operand | null, segment_embedding: Operand | null, attributes: MsEmbedLayerNormalizationAttributes): Value;
+  EmbedLayerNormalization(input_ids: Operand, segment_ids: Operand | null, word_embedding: Operand | null, position_embedding: Operand | null, segment_embedding: Operand | null, gamma: Operand | null, attributes: MsEmbedLayerNormalizationAttributes): Value;
+  EmbedLayerNormalization(input_ids: Operand, segment_ids: Operand | null, word_embedding: Operand | null, position_embedding: Operand | null, segment_embedding: Operand | null, gamma: Operand | null, beta: Operand | null, attributes: MsEmbedLayerNormalizationAttributes): Value;
+  EmbedLayerNormalization(input_ids: Operand, segment_ids: Operand | null, word_embedding: Operand | null, position_embedding: Operand | null, segment_embedding: Operand | null, gamma: Operand | null, beta: Operand | null, mask: Operand | null, attributes: MsEmbedLayerNormalizationAttributes): Value;
   EmbedLayerNormalization(input_ids: Operand, segment_ids?: Operand | null, word_embedding?: Operand | null, position_embedding?: Operand | null, segment_embedding?: Operand | null, gamma?: Operand | null, beta?: Operand | null, mask?: Operand | null, position_ids?: Operand | null, attributes?: MsEmbedLayerNormalizationAttributes): Value;
   EmbedLayerNormalization<const N extends number>(input_ids: Operand, segment_ids: Operand | null | undefined, word_embedding: Operand | null | undefined, position_embedding: Operand | null | undefined, segment_embedding: Operand | null | undefined, gamma: Operand | null | undefined, beta: Operand | null | undefined, mask: Operand | null | undefined, position_ids: Operand | null | undefined, attributes: MsEmbedLayerNormalizationAttributes | undefined, outputs: N): Outputs<N>;
   /** GELU (Gaussian Error Linear Unit) approximation: Y=0.5*X*(1+tanh(0.797885*X+0.035677*X*X*X)) with an optional input of bias that will be added to X before GELU. */
   FastGelu(X: Operand, bias?: Operand | null): Value;
   /** The fused convolution operator schema is the same as Conv besides it includes an attribute activation. */
   FusedConv(X: Operand, W: Operand, attributes: MsFusedConvAttributes): Value;
+  FusedConv(X: Operand, W: Operand, B: Operand | null, attributes: MsFusedConvAttributes): Value;
   FusedConv(X: Operand, W: Operand, B?: Operand | null, Z?: Operand | null, attributes?: MsFusedConvAttributes): Value;
   /** The FusedGemm operator schema is the same as Gemm besides it includes attributes activation and leaky_relu_alpha. */
   FusedGemm(A: Operand, B: Operand, attributes: MsFusedGemmAttributes): Value;
@@ -1694,6 +1752,20 @@ export interface MicrosoftOps {
   GroupNorm(X: Operand, gamma: Operand, beta: Operand, attributes: MsGroupNormAttributes): Value;
   /** Group Query Self/Cross Attention with KV Cache Quantization Support. */
   GroupQueryAttention(query: Operand, attributes: MsGroupQueryAttentionAttributes): Value;
+  GroupQueryAttention(query: Operand, key: Operand | null, attributes: MsGroupQueryAttentionAttributes): Value;
+  GroupQueryAttention(query: Operand, key: Operand | null, value: Operand | null, attributes: MsGroupQueryAttentionAttributes): Value;
+  GroupQueryAttention(query: Operand, key: Operand | null, value: Operand | null, past_key: Operand | null, attributes: MsGroupQueryAttentionAttributes): Value;
+  GroupQueryAttention(query: Operand, key: Operand | null, value: Operand | null, past_key: Operand | null, past_value: Operand | null, attributes: MsGroupQueryAttentionAttributes): Value;
+  GroupQueryAttention(query: Operand, key: Operand | null, value: Operand | null, past_key: Operand | null, past_value: Operand | null, seqlens_k: Operand | null, attributes: MsGroupQueryAttentionAttributes): Value;
+  GroupQueryAttention(query: Operand, key: Operand | null, value: Operand | null, past_key: Operand | null, past_value: Operand | null, seqlens_k: Operand | null, total_sequence_length: Operand | null, attributes: MsGroupQueryAttentionAttributes): Value;
+  GroupQueryAttention(query: Operand, key: Operand | null, value: Operand | null, past_key: Operand | null, past_value: Operand | null, seqlens_k: Operand | null, total_sequence_length: Operand | null, cos_cache: Operand | null, attributes: MsGroupQueryAttentionAttributes): Value;
+  GroupQueryAttention(query: Operand, key: Operand | null, value: Operand | null, past_key: Operand | null, past_value: Operand | null, seqlens_k: Operand | null, total_sequence_length: Operand | null, cos_cache: Operand | null, sin_cache: Operand | null, attributes: MsGroupQueryAttentionAttributes): Value;
+  GroupQueryAttention(query: Operand, key: Operand | null, value: Operand | null, past_key: Operand | null, past_value: Operand | null, seqlens_k: Operand | null, total_sequence_length: Operand | null, cos_cache: Operand | null, sin_cache: Operand | null, position_ids: Operand | null, attributes: MsGroupQueryAttentionAttributes): Value;
+  GroupQueryAttention(query: Operand, key: Operand | null, value: Operand | null, past_key: Operand | null, past_value: Operand | null, seqlens_k: Operand | null, total_sequence_length: Operand | null, cos_cache: Operand | null, sin_cache: Operand | null, position_ids: Operand | null, attention_bias: Operand | null, attributes: MsGroupQueryAttentionAttributes): Value;
+  GroupQueryAttention(query: Operand, key: Operand | null, value: Operand | null, past_key: Operand | null, past_value: Operand | null, seqlens_k: Operand | null, total_sequence_length: Operand | null, cos_cache: Operand | null, sin_cache: Operand | null, position_ids: Operand | null, attention_bias: Operand | null, head_sink: Operand | null, attributes: MsGroupQueryAttentionAttributes): Value;
+  GroupQueryAttention(query: Operand, key: Operand | null, value: Operand | null, past_key: Operand | null, past_value: Operand | null, seqlens_k: Operand | null, total_sequence_length: Operand | null, cos_cache: Operand | null, sin_cache: Operand | null, position_ids: Operand | null, attention_bias: Operand | null, head_sink: Operand | null, k_scale: Operand | null, attributes: MsGroupQueryAttentionAttributes): Value;
+  GroupQueryAttention(query: Operand, key: Operand | null, value: Operand | null, past_key: Operand | null, past_value: Operand | null, seqlens_k: Operand | null, total_sequence_length: Operand | null, cos_cache: Operand | null, sin_cache: Operand | null, position_ids: Operand | null, attention_bias: Operand | null, head_sink: Operand | null, k_scale: Operand | null, v_scale: Operand | null, attributes: MsGroupQueryAttentionAttributes): Value;
+  GroupQueryAttention(query: Operand, key: Operand | null, value: Operand | null, past_key: Operand | null, past_value: Operand | null, seqlens_k: Operand | null, total_sequence_length: Operand | null, cos_cache: Operand | null, sin_cache: Operand | null, position_ids: Operand | null, attention_bias: Operand | null, head_sink: Operand | null, k_scale: Operand | null, v_scale: Operand | null, q_norm_weight: Operand | null, attributes: MsGroupQueryAttentionAttributes): Value;
   GroupQueryAttention(query: Operand, key: Operand | null | undefined, value: Operand | null | undefined, past_key: Operand | null | undefined, past_value: Operand | null | undefined, seqlens_k: Operand | null | undefined, total_sequence_length: Operand | null | undefined, cos_cache: Operand | null | undefined, sin_cache: Operand | null | undefined, position_ids: Operand | null | undefined, attention_bias: Operand | null | undefined, head_sink: Operand | null | undefined, k_scale: Operand | null | undefined, v_scale: Operand | null | undefined, q_norm_weight: Operand | null | undefined, k_norm_weight: Operand | null | undefined, attributes: MsGroupQueryAttentionAttributes): Value;
   GroupQueryAttention<const N extends number>(query: Operand, key: Operand | null | undefined, value: Operand | null | undefined, past_key: Operand | null | undefined, past_value: Operand | null | undefined, seqlens_k: Operand | null | undefined, total_sequence_length: Operand | null | undefined, cos_cache: Operand | null | undefined, sin_cache: Operand | null | undefined, position_ids: Operand | null | undefined, attention_bias: Operand | null | undefined, head_sink: Operand | null | undefined, k_scale: Operand | null | undefined, v_scale: Operand | null | undefined, q_norm_weight: Operand | null | undefined, k_norm_weight: Operand | null | undefined, attributes: MsGroupQueryAttentionAttributes, outputs: N): Outputs<N>;
   Inverse(X: Operand): Value;
@@ -1704,9 +1776,19 @@ export interface MicrosoftOps {
   MatMulIntegerToFloat(A: Operand, B: Operand, a_scale: Operand, b_scale: Operand, a_zero_point?: Operand | null, b_zero_point?: Operand | null, bias?: Operand | null): Value;
   /** MatMulNBits performs a matrix multiplication where the right-hand-side matrix (weights) is quantized to N bits. */
   MatMulNBits(A: Operand, B: Operand, scales: Operand, attributes: MsMatMulNBitsAttributes): Value;
+  MatMulNBits(A: Operand, B: Operand, scales: Operand, zero_points: Operand | null, attributes: MsMatMulNBitsAttributes): Value;
+  MatMulNBits(A: Operand, B: Operand, scales: Operand, zero_points: Operand | null, g_idx: Operand | null, attributes: MsMatMulNBitsAttributes): Value;
   MatMulNBits(A: Operand, B: Operand, scales: Operand, zero_points: Operand | null | undefined, g_idx: Operand | null | undefined, bias: Operand | null | undefined, attributes: MsMatMulNBitsAttributes): Value;
   /** Multi-Head Self/Cross Attention. */
   MultiHeadAttention(query: Operand, attributes: MsMultiHeadAttentionAttributes): Value;
+  MultiHeadAttention(query: Operand, key: Operand | null, attributes: MsMultiHeadAttentionAttributes): Value;
+  MultiHeadAttention(query: Operand, key: Operand | null, value: Operand | null, attributes: MsMultiHeadAttentionAttributes): Value;
+  MultiHeadAttention(query: Operand, key: Operand | null, value: Operand | null, bias: Operand | null, attributes: MsMultiHeadAttentionAttributes): Value;
+  MultiHeadAttention(query: Operand, key: Operand | null, value: Operand | null, bias: Operand | null, key_padding_mask: Operand | null, attributes: MsMultiHeadAttentionAttributes): Value;
+  MultiHeadAttention(query: Operand, key: Operand | null, value: Operand | null, bias: Operand | null, key_padding_mask: Operand | null, attention_bias: Operand | null, attributes: MsMultiHeadAttentionAttributes): Value;
+  MultiHeadAttention(query: Operand, key: Operand | null, value: Operand | null, bias: Operand | null, key_padding_mask: Operand | null, attention_bias: Operand | null, past_key: Operand | null, attributes: MsMultiHeadAttentionAttributes): Value;
+  MultiHeadAttention(query: Operand, key: Operand | null, value: Operand | null, bias: Operand | null, key_padding_mask: Operand | null, attention_bias: Operand | null, past_key: Operand | null, past_value: Operand | null, attributes: MsMultiHeadAttentionAttributes): Value;
+  MultiHeadAttention(query: Operand, key: Operand | null, value: Operand | null, bias: Operand | null, key_padding_mask: Operand | null, attention_bias: Operand | null, past_key: Operand | null, past_value: Operand | null, past_sequence_length: Operand | null, attributes: MsMultiHeadAttentionAttributes): Value;
   MultiHeadAttention(query: Operand, key: Operand | null | undefined, value: Operand | null | undefined, bias: Operand | null | undefined, key_padding_mask: Operand | null | undefined, attention_bias: Operand | null | undefined, past_key: Operand | null | undefined, past_value: Operand | null | undefined, past_sequence_length: Operand | null | undefined, cache_indirection: Operand | null | undefined, attributes: MsMultiHeadAttentionAttributes): Value;
   MultiHeadAttention<const N extends number>(query: Operand, key: Operand | null | undefined, value: Operand | null | undefined, bias: Operand | null | undefined, key_padding_mask: Operand | null | undefined, attention_bias: Operand | null | undefined, past_key: Operand | null | undefined, past_value: Operand | null | undefined, past_sequence_length: Operand | null | undefined, cache_indirection: Operand | null | undefined, attributes: MsMultiHeadAttentionAttributes, outputs: N): Outputs<N>;
   /** Enforce no repetition of n-grams. */
@@ -1718,18 +1800,30 @@ export interface MicrosoftOps {
   PackedAttention(input: Operand, weights: Operand, bias: Operand, token_offset: Operand, cumulative_sequence_length: Operand, attention_bias: Operand | null | undefined, attributes: MsPackedAttentionAttributes): Value;
   /** This is the packed version of MultiHeadAttention. */
   PackedMultiHeadAttention(query: Operand, attributes: MsPackedMultiHeadAttentionAttributes): Value;
+  PackedMultiHeadAttention(query: Operand, key: Operand | null, attributes: MsPackedMultiHeadAttentionAttributes): Value;
+  PackedMultiHeadAttention(query: Operand, key: Operand | null, value: Operand | null, attributes: MsPackedMultiHeadAttentionAttributes): Value;
+  PackedMultiHeadAttention(query: Operand, key: Operand | null, value: Operand | null, bias: Operand | null, attributes: MsPackedMultiHeadAttentionAttributes): Value;
+  PackedMultiHeadAttention(query: Operand, key: Operand | null, value: Operand | null, bias: Operand | null, token_offset: Operand | null, attributes: MsPackedMultiHeadAttentionAttributes): Value;
+  PackedMultiHeadAttention(query: Operand, key: Operand | null, value: Operand | null, bias: Operand | null, token_offset: Operand | null, cumulative_sequence_length: Operand | null, attributes: MsPackedMultiHeadAttentionAttributes): Value;
   PackedMultiHeadAttention(query: Operand, key: Operand | null | undefined, value: Operand | null | undefined, bias: Operand | null | undefined, token_offset: Operand | null | undefined, cumulative_sequence_length: Operand | null | undefined, attention_bias: Operand | null | undefined, attributes: MsPackedMultiHeadAttentionAttributes): Value;
   /** Quantization of Multi-Head Self Attention. */
   QAttention(input: Operand, weight: Operand, bias: Operand, input_scale: Operand, weight_scale: Operand, attributes: MsQAttentionAttributes): Value;
+  QAttention(input: Operand, weight: Operand, bias: Operand, input_scale: Operand, weight_scale: Operand, mask_index: Operand | null, attributes: MsQAttentionAttributes): Value;
+  QAttention(input: Operand, weight: Operand, bias: Operand, input_scale: Operand, weight_scale: Operand, mask_index: Operand | null, input_zero_point: Operand | null, attributes: MsQAttentionAttributes): Value;
+  QAttention(input: Operand, weight: Operand, bias: Operand, input_scale: Operand, weight_scale: Operand, mask_index: Operand | null, input_zero_point: Operand | null, weight_zero_point: Operand | null, attributes: MsQAttentionAttributes): Value;
   QAttention(input: Operand, weight: Operand, bias: Operand, input_scale: Operand, weight_scale: Operand, mask_index: Operand | null | undefined, input_zero_point: Operand | null | undefined, weight_zero_point: Operand | null | undefined, past: Operand | null | undefined, attributes: MsQAttentionAttributes): Value;
   QAttention<const N extends number>(input: Operand, weight: Operand, bias: Operand, input_scale: Operand, weight_scale: Operand, mask_index: Operand | null | undefined, input_zero_point: Operand | null | undefined, weight_zero_point: Operand | null | undefined, past: Operand | null | undefined, attributes: MsQAttentionAttributes, outputs: N): Outputs<N>;
   /** Quantized Gemm */
   QGemm(A: Operand, a_scale: Operand, a_zero_point: Operand, B: Operand, b_scale: Operand, b_zero_point: Operand, attributes: MsQGemmAttributes): Value;
+  QGemm(A: Operand, a_scale: Operand, a_zero_point: Operand, B: Operand, b_scale: Operand, b_zero_point: Operand, C: Operand | null, attributes: MsQGemmAttributes): Value;
+  QGemm(A: Operand, a_scale: Operand, a_zero_point: Operand, B: Operand, b_scale: Operand, b_zero_point: Operand, C: Operand | null, y_scale: Operand | null, attributes: MsQGemmAttributes): Value;
   QGemm(A: Operand, a_scale: Operand, a_zero_point: Operand, B: Operand, b_scale: Operand, b_zero_point: Operand, C?: Operand | null, y_scale?: Operand | null, y_zero_point?: Operand | null, attributes?: MsQGemmAttributes): Value;
   /** Performs element-wise binary addition on 8 bit data types (with Numpy-style broadcasting support). */
   QLinearAdd(A: Operand, A_scale: Operand, A_zero_point?: Operand | null, B?: Operand | null, B_scale?: Operand | null, B_zero_point?: Operand | null, C_scale?: Operand | null, C_zero_point?: Operand | null): Value;
   /** QLinearLeakyRelu takes quantized input data (Tensor), an argument alpha, and quantize parameter for output, and produces one output data (Tensor<T>) where the f */
   QLinearLeakyRelu(X: Operand, X_scale: Operand, attributes: MsQLinearLeakyReluAttributes): Value;
+  QLinearLeakyRelu(X: Operand, X_scale: Operand, X_zero_point: Operand | null, attributes: MsQLinearLeakyReluAttributes): Value;
+  QLinearLeakyRelu(X: Operand, X_scale: Operand, X_zero_point: Operand | null, Y_scale: Operand | null, attributes: MsQLinearLeakyReluAttributes): Value;
   QLinearLeakyRelu(X: Operand, X_scale: Operand, X_zero_point?: Operand | null, Y_scale?: Operand | null, Y_zero_point?: Operand | null, attributes?: MsQLinearLeakyReluAttributes): Value;
   /** Performs element-wise binary multiplication on 8 bit data types (with Numpy-style broadcasting support). */
   QLinearMul(A: Operand, A_scale: Operand, A_zero_point?: Operand | null, B?: Operand | null, B_scale?: Operand | null, B_zero_point?: Operand | null, C_scale?: Operand | null, C_zero_point?: Operand | null): Value;
@@ -1737,11 +1831,15 @@ export interface MicrosoftOps {
   QLinearSigmoid(X: Operand, X_scale: Operand, X_zero_point?: Operand | null, Y_scale?: Operand | null, Y_zero_point?: Operand | null): Value;
   /** QLinearSoftmax computes the normalized exponential values for the given input: Softmax(input, axis) = Exp(input) / ReduceSum(Exp(input), axis=axis, keepdims=1) */
   QLinearSoftmax(X: Operand, X_scale: Operand, attributes: MsQLinearSoftmaxAttributes): Value;
+  QLinearSoftmax(X: Operand, X_scale: Operand, x_zero_point: Operand | null, attributes: MsQLinearSoftmaxAttributes): Value;
+  QLinearSoftmax(X: Operand, X_scale: Operand, x_zero_point: Operand | null, y_scale: Operand | null, attributes: MsQLinearSoftmaxAttributes): Value;
   QLinearSoftmax(X: Operand, X_scale: Operand, x_zero_point: Operand | null | undefined, y_scale: Operand | null | undefined, y_zero_point: Operand | null | undefined, attributes: MsQLinearSoftmaxAttributes): Value;
   /** Return elements, either from X or Y, depending on condition. */
   QLinearWhere(condition: Operand, X: Operand, x_scale: Operand, x_zero_point: Operand, Y: Operand, y_scale: Operand, y_zero_point: Operand, z_scale: Operand, z_zero_point: Operand): Value;
   /** Quantize (Int8) MatMul with order. */
   QOrderedMatMul(A: Operand, scale_A: Operand, B: Operand, scale_B: Operand, scale_Y: Operand, attributes: MsQOrderedMatMulAttributes): Value;
+  QOrderedMatMul(A: Operand, scale_A: Operand, B: Operand, scale_B: Operand, scale_Y: Operand, bias: Operand | null, attributes: MsQOrderedMatMulAttributes): Value;
+  QOrderedMatMul(A: Operand, scale_A: Operand, B: Operand, scale_B: Operand, scale_Y: Operand, bias: Operand | null, C: Operand | null, attributes: MsQOrderedMatMulAttributes): Value;
   QOrderedMatMul(A: Operand, scale_A: Operand, B: Operand, scale_B: Operand, scale_Y: Operand, bias: Operand | null | undefined, C: Operand | null | undefined, scale_C: Operand | null | undefined, attributes: MsQOrderedMatMulAttributes): Value;
   /** The linear quantization operator. */
   QuantizeLinear(x: Operand, y_scale: Operand, attributes: MsQuantizeLinearAttributes): Value;
@@ -1762,6 +1860,7 @@ export interface MicrosoftOps {
   SkipGroupNorm<const N extends number>(X: Operand, gamma: Operand, beta: Operand, skip: Operand, bias: Operand | null | undefined, attributes: MsSkipGroupNormAttributes, outputs: N): Outputs<N>;
   /** Skip and Layer Normalization Fusion */
   SkipLayerNormalization(input: Operand, skip: Operand, gamma: Operand, attributes: MsSkipLayerNormalizationAttributes): Value;
+  SkipLayerNormalization(input: Operand, skip: Operand, gamma: Operand, beta: Operand | null, attributes: MsSkipLayerNormalizationAttributes): Value;
   SkipLayerNormalization(input: Operand, skip: Operand, gamma: Operand, beta?: Operand | null, bias?: Operand | null, attributes?: MsSkipLayerNormalizationAttributes): Value;
   SkipLayerNormalization<const N extends number>(input: Operand, skip: Operand, gamma: Operand, beta: Operand | null | undefined, bias: Operand | null | undefined, attributes: MsSkipLayerNormalizationAttributes | undefined, outputs: N): Outputs<N>;
   /** Skip and Root Mean Square Layer Normalization */

@@ -88,7 +88,10 @@ export const create: Rules = {
   },
   NonZero: (c) => {
     const rank = c.rank(0);
-    c.set(0, 'int64', [rank === undefined ? null : Math.max(rank, 1), c.engine.freshDim()]);
+    const items = c.contents(0)?.items;
+    const known = items?.every((item) => typeof item === 'number') === true;
+    const count = known ? items.filter((item) => item !== 0).length : c.engine.freshDim();
+    c.set(0, 'int64', [rank === undefined ? null : Math.max(rank, 1), count]);
   },
   TopK: (c) => {
     const shape = c.shape(0);
