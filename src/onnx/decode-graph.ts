@@ -2,6 +2,7 @@
 import type { Attribute } from '../attribute.js';
 import { fail, PeftCompileError } from '../errors.js';
 import { Graph, Node, Value } from '../graph.js';
+import { isSorted, topologicalOrder } from '../order.js';
 import { tensorType } from '../types.js';
 import { decodeAttribute } from './decode-attribute.js';
 import {
@@ -17,17 +18,17 @@ import { setOrigin } from './origin.js';
 import type { Message, Parsed } from './wire.js';
 
 /** Values by name, innermost graph first. */
-export class Names {
+export class NameScope {
   readonly #own = new Map<string, Value>();
   readonly #constants = new Set<string>();
-  constructor(readonly outer: Names | undefined) {}
+  constructor(readonly outer: NameScope | undefined) {}
 
   own(name: string): Value | undefined {
     return this.#own.get(name);
   }
 
   find(name: string): Value | undefined {
-    for (let scope: Names | undefined = this; scope !== undefined; scope = scope.outer) {
+    for (let scope: NameScope | undefined = this; scope !== undefined; scope = scope.outer) {
       const value = scope.#own.get(name);
       if (value !== undefined) return value;
     }
@@ -39,11 +40,17 @@ export class Names {
    * torch 1.6). Any other double definition is an error.
    */
   add(value: Value, name: string, where: string, constant = false): Value {
+    if (name === '')
+      fail('E_INVALID_GRAPH', {
+        message: 'An input or initializer has no name',
+        where,
+        remedy: 'The model is incomplete; export it again.',
+      });
     if (this.#own.has(name) && !(constant && this.#constants.has(name)))
       fail('E_INVALID_GRAPH', {
         message: `The name '${name}' is defined twice`,
         where,
-        remedy: 'Names are unique within a graph; export the model again.',
+        remedy: 'NameScope are unique within a graph; export the model again.',
       });
     if (constant) this.#constants.add(name);
     this.#own.set(name, value);
@@ -71,13 +78,13 @@ export function within<T>(what: () => string, read: () => T): T {
 
 const placed = new WeakSet<PeftCompileError>();
 
-export function decodeGraph(message: Message, context: FileContext, outer: Names | undefined): Graph {
+export function decodeGraph(message: Message, context: FileContext, outer: NameScope | undefined): Graph {
   const parsed = message.parse();
   const graph = setOrigin(new Graph(), message);
   graph.name = parsed.string(GRAPH.name) ?? '';
   setDoc(graph, parsed.string(GRAPH.doc));
   copyInto(graph.metadata, decodeEntries(parsed, GRAPH.metadata));
-  const scope = new Names(outer);
+  const scope = new NameScope(outer);
   const where = `${context.label}, graph '${graph.name}'`;
 
   for (const input of parsed.subs(GRAPH.input)) {
@@ -146,7 +153,7 @@ function undefinedName(name: string, reader: string, where: string): never {
 /** An initializer may repeat an input, whose default it then is. */
 function addInitializer(
   graph: Graph,
-  scope: Names,
+  scope: NameScope,
   { name, tensor }: NamedTensor,
   texts: Message | undefined,
   context: FileContext,
@@ -174,7 +181,7 @@ interface NodeText {
 export function decodeNodes(
   graph: Graph,
   messages: readonly Message[],
-  scope: Names,
+  scope: NameScope,
   context: FileContext,
 ): void {
   const texts: NodeText[] = messages.map((message, i) =>
@@ -217,11 +224,27 @@ export function decodeNodes(
     copyInto(node.metadata, decodeEntries(parsed, NODE.metadata));
     graph.append(setOrigin(node, message));
   }
+  if (!isSorted(graph)) refuseCycles(graph, context);
+}
+
+/** Nodes may stand in any order that has a solution. */
+function refuseCycles(graph: Graph, context: FileContext): void {
+  try {
+    topologicalOrder(graph);
+  } catch (cause) {
+    if (!(cause instanceof PeftCompileError)) throw cause;
+    fail('E_INVALID_GRAPH', {
+      message: cause.message.split(' (at ')[0] as string,
+      where: `${context.label}, ${cause.where}`,
+      remedy: 'The model cannot be run; export it again.',
+      cause,
+    });
+  }
 }
 
 function decodeAttributes(
   parsed: Parsed,
-  scope: Names,
+  scope: NameScope,
   context: FileContext,
   where: () => string,
 ): Map<string, Attribute> {

@@ -10,7 +10,7 @@ import {
   decodeGraph,
   decodeNodes,
   describe,
-  Names,
+  NameScope,
   normalDomain,
   setDoc,
   within,
@@ -87,7 +87,7 @@ function decodeFunction(message: Message, context: FileContext): LocalFunction {
       graph.name = name;
       setDoc(graph, parsed.string(FUNCTION.doc));
       copyInto(graph.metadata, decodeEntries(parsed, FUNCTION.metadata));
-      const scope = new Names(undefined);
+      const scope = new NameScope(undefined);
       for (const input of parsed.strings(FUNCTION.input))
         graph.addInput(scope.add(new Value({ name: input }), input, `${context.label}, ${where}`));
       decodeNodes(graph, parsed.subs(FUNCTION.node), scope, context);

@@ -144,6 +144,17 @@ describe('errors name the place', () => {
     refuse(model([x, relu, len(12, info('z', 1))]), 'E_INVALID_GRAPH', "'z'");
   });
 
+  it('of inputs without a name and nodes that wait for each other', () => {
+    refuse(model([len(11, []), x, relu, y]), 'E_INVALID_GRAPH', 'no name', 'bad.onnx');
+    const cycle = [len(1, node('Add', ['x', 'b'], ['a'])), len(1, node('Neg', ['a'], ['b']))];
+    refuse(model([x, ...cycle, relu, y]), 'E_INVALID_GRAPH', 'cycle', "Add 'a'", 'bad.onnx');
+  });
+
+  it('but not of nodes that are merely out of order', () => {
+    const bytes = model([x, len(1, node('Neg', ['b'], ['y'])), len(1, node('Abs', ['x'], ['b'])), y]);
+    expect(Buffer.from(encodeModel(decodeModel(bytes))).equals(bytes)).toBe(true);
+  });
+
   it('of attributes without a value', () => {
     const bad = (...fields: Uint8Array[]) =>
       model([x, len(1, node('Relu', ['x'], ['y'], [len(5, [len(1, 'k'), ...fields])])), y]);
