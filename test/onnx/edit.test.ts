@@ -42,7 +42,7 @@ describe.each(files.slice(0, 12))('$name', ({ path }) => {
     for (const { tensor } of before.graph.initializers) {
       const { data } = tensor!;
       if (data.inline === undefined) continue;
-      expect(out.includes(data.inline)).toBe(true);
+      expect(out.includes(Buffer.from(data.inline))).toBe(true);
     }
   }
 
