@@ -2,6 +2,7 @@
 import { type Value, walkNodes } from '../../src/graph.js';
 import { inferModel } from '../../src/infer/index.js';
 import type { Model } from '../../src/model.js';
+import { hasAdapterRecord, readAdapterRecord } from '../adapter-record.js';
 import { isBuffer } from './buffers.js';
 import { dependence } from './dependence.js';
 import { detectorOf } from './detectors/index.js';
@@ -24,9 +25,14 @@ export function findSites(model: Model, options: FindOptions = {}): Site[] {
   if (!isTyped(model)) inferModel(model);
   const drafts: Draft[] = [];
   const isComputed = dependence();
+  const adapters = adapterTensors(model);
   for (const node of walkNodes(model.graph))
     for (const draft of detectorOf(node)?.detect(node) ?? [])
-      if (!isBuffer(draft.weight.value) && (draft.kind === 'embedding' || isComputed(draft.x)))
+      if (
+        !adapters.has(draft.weight.value.name ?? '') &&
+        !isBuffer(draft.weight.value) &&
+        (draft.kind === 'embedding' || isComputed(draft.x))
+      )
         drafts.push(draft);
   const named = nameDrafts(model, drafts, options.paths);
   const taken = new Set(named.map(({ path }) => path));
@@ -34,6 +40,14 @@ export function findSites(model: Model, options: FindOptions = {}): Site[] {
     const site = siteOf(one);
     return site.kind === 'linear' ? [site, ...partsOf(one, site, taken)] : [site];
   });
+}
+
+/** Names of what an inserted adapter brought: its products are no layers of the model. */
+function adapterTensors(model: Model): Set<string> {
+  if (!hasAdapterRecord(model)) return new Set();
+  return new Set(
+    readAdapterRecord(model).sites.flatMap(({ params }) => Object.values(params).map(({ name }) => name)),
+  );
 }
 
 function isTyped(model: Model): boolean {

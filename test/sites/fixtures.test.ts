@@ -1,5 +1,6 @@
 /** Every module that torch has is found in every export, under torch's path, with torch's numbers. */
 import { afterAll, describe, expect, test } from 'vitest';
+import { insert } from '../../passes/insert.js';
 import { findSites, payloadOf, type Site } from '../../passes/sites/index.js';
 import { walkGraphs } from '../../src/graph.js';
 import type { Model } from '../../src/model.js';
@@ -7,6 +8,7 @@ import { readModel } from '../../src/onnx/index.js';
 import {
   goldenPath,
   type ModelFixture,
+  modelFixture,
   modelFixtures,
   numbersOf,
   type TorchModule,
@@ -196,3 +198,16 @@ for (const { file, linears, embeddings, some } of GOLDENS) {
     expect(sites.filter(({ confidence }) => confidence < 0.6).map((site) => site.path)).toEqual([]);
   });
 }
+
+test('the layers of an inserted adapter are no sites, and those of the base keep theirs', () => {
+  for (const name of ['bert.ts.dynamic', 'gpt2.dynamo.dynamic', 'llama.dynamo.dynamic']) {
+    const model = readModel(modelFixture(name).path);
+    const before = findSites(model).map(({ path }) => path);
+    insert(model, { method: 'lora', config: { rank: 2 }, targeting: { targets: 'all-linear' } });
+    const after = findSites(model).map(({ path }) => path);
+    // The output of c_attn has a second reader now, the adapter's Add, so its parts are closed.
+    expect(after).toEqual(before.filter((path) => after.includes(path)));
+    const lost = before.filter((path) => !after.includes(path));
+    expect(lost.every((path) => /c_attn\.[qkv]$/.test(path))).toBe(true);
+  }
+});
