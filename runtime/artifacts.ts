@@ -1,17 +1,18 @@
-/** Training artifacts: the graphs of the step target, their manifest and the first values of the parameters. */
+/** Training artifacts: the graphs of the step target, their manifest and the untrained adapter. */
 import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { readAdapterRecord, trainableParams } from '../passes/adapter-record.js';
+import { type AdapterRecord, readAdapterRecord } from '../passes/adapter-record.js';
 import { type StepManifest, stepManifestSchema } from '../passes/targets/manifest.js';
 import type { StepArtifacts } from '../passes/targets/step.js';
 import { fail } from '../src/errors.js';
 import type { Model } from '../src/model.js';
 import { atomicWrite, writeModel } from '../src/onnx/index.js';
 import { reason } from '../src/onnx/source.js';
+import { readAdapter, writeAdapter } from './adapter-file.js';
 import { type HostTensor, loadTensor, numbersOf, tensorOfNumbers } from './host-tensor.js';
 import type { ModelSource } from './model-session.js';
-import { readSafetensors, writeSafetensors } from './safetensors.js';
+import { readSafetensors } from './safetensors.js';
 
 export const MANIFEST_FILE = 'manifest.json';
 export const INITIAL_FILE = 'initial.safetensors';
@@ -23,14 +24,16 @@ export interface TrainArtifacts {
   readonly manifest: StepManifest;
   /** Graphs by role: paths, bytes or models. */
   readonly graphs: Readonly<Partial<Record<GraphName, ModelSource>>>;
-  /** First values of the parameters by adapter key. */
+  readonly record: AdapterRecord;
+  /** First values of all tensors of the adapter by key, the frozen ones included. */
   readonly initial: ReadonlyMap<string, HostTensor>;
 }
 
 /** Artifacts of an emitted step target that stay in memory. */
 export async function artifactsInMemory(emitted: StepArtifacts, adapted: Model): Promise<TrainArtifacts> {
   const { manifest, ...graphs } = emitted;
-  return { manifest, graphs, initial: await initialParameters(adapted, manifest) };
+  const record = readAdapterRecord(adapted);
+  return { manifest, graphs, record, initial: await initialTensors(adapted, record, manifest) };
 }
 
 /** Reads a folder that `writeArtifacts` (or `peft-compile emit --target step`) wrote. */
@@ -41,7 +44,10 @@ export async function loadArtifacts(folder: string): Promise<TrainArtifacts> {
     const file = manifest.graphs[name]?.file;
     if (file !== undefined) graphs[name] = join(folder, file);
   }
-  return { manifest, graphs, initial: await loadParameters(join(folder, INITIAL_FILE), manifest) };
+  const { record, tensors } = await readAdapter(join(folder, INITIAL_FILE));
+  const initial = new Map<string, HostTensor>();
+  for (const [key, tensor] of tensors) initial.set(key, await loadTensor(tensor));
+  return { manifest, graphs, record, initial };
 }
 
 /** Writes graphs, first values and, last, the manifest. Weights of the graphs are external, linked where possible. */
@@ -63,7 +69,12 @@ export async function writeArtifacts(
     written.push(join(folder, file));
   }
   const initial = join(folder, INITIAL_FILE);
-  await writeSafetensors(initial, await initialParameters(adapted, manifest), { force });
+  const record = readAdapterRecord(adapted);
+  const { digest } = manifest.base;
+  await writeAdapter(initial, record, await initialTensors(adapted, record, manifest), {
+    force,
+    ...(digest === null ? {} : { baseDigest: digest }),
+  });
   const path = join(folder, MANIFEST_FILE);
   await atomicWrite(path, { force }, async (sink) => {
     await sink.write(new TextEncoder().encode(`${JSON.stringify(manifest, null, 2)}\n`));
@@ -92,24 +103,26 @@ export async function readManifest(path: string): Promise<StepManifest> {
   });
 }
 
-/** Values of the trained parameters in an adapted model, in the dtype that is trained. */
-export async function initialParameters(
+/** Values of the adapter's tensors in an adapted model; trained ones in the dtype that is trained. */
+export async function initialTensors(
   adapted: Model,
+  record: AdapterRecord,
   manifest: StepManifest,
 ): Promise<Map<string, HostTensor>> {
-  const record = readAdapterRecord(adapted);
-  const nameOf = new Map(trainableParams(record).map(({ key, name }) => [key, name]));
   const values = new Map([...adapted.graph.initializers].map((value) => [value.name ?? value.hint, value]));
+  const trained = new Map(manifest.params.map((param) => [param.key, param]));
   const initial = new Map<string, HostTensor>();
-  for (const { key, dtype, shape } of manifest.params) {
-    const tensor = values.get(nameOf.get(key) ?? '')?.tensor;
-    if (tensor === undefined)
-      fail('E_NO_MATCH', {
-        message: `The adapted model has no initializer for parameter '${key}'`,
-        remedy: 'Give the values in a safetensors file.',
-      });
-    initial.set(key, castTo(await loadTensor(tensor), dtype, shape, key));
-  }
+  for (const site of record.sites)
+    for (const { key, name, shape, dtype } of Object.values(site.params)) {
+      if (initial.has(key)) continue;
+      const tensor = values.get(name)?.tensor;
+      if (tensor === undefined)
+        fail('E_NO_MATCH', {
+          message: `The adapted model has no initializer '${name}' for parameter '${key}'`,
+          remedy: 'Emit from the model that insert wrote, adapters as initializers.',
+        });
+      initial.set(key, castTo(await loadTensor(tensor), trained.get(key)?.dtype ?? dtype, shape, key));
+    }
   return initial;
 }
 

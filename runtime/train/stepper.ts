@@ -56,6 +56,12 @@ export class Stepper {
     return this.manifest.accumulation?.steps ?? 1;
   }
 
+  /** Loads the training graphs, so that the first step is not slower than the others. */
+  async open(): Promise<void> {
+    for (const graph of ['step', 'grad', 'update'] as const)
+      if (this.#artifacts.graphs[graph] !== undefined) await this.#session(graph);
+  }
+
   /** Puts parameters and optimizer state (fresh where `state` has none) in place. */
   async load(params: ReadonlyMap<string, HostTensor>, state: Tensors = {}): Promise<void> {
     const tensors: Record<string, HostTensor> = {};

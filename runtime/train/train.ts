@@ -2,13 +2,13 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { fail } from '../../src/errors.js';
+import { writeAdapter } from '../adapter-file.js';
 import { loadArtifacts, type TrainArtifacts } from '../artifacts.js';
 import { Collator, checkDataset } from '../data/batch.js';
 import { type Dataset, splitDataset } from '../data/dataset.js';
 import { loadDataset } from '../data/load.js';
 import { loadTokenizer, type TextTokenizer } from '../data/tokenizer.js';
-import { countOf, firstNonFinite, type HostTensor } from '../host-tensor.js';
-import { writeSafetensors } from '../safetensors.js';
+import { countOf, firstNonFinite } from '../host-tensor.js';
 import { BEST_NAME, type Fingerprint, loadCheckpoint } from './checkpoint.js';
 import { Checkpoints } from './checkpoints.js';
 import { evaluate } from './evaluate.js';
@@ -57,7 +57,7 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
     }
     const log = await RunLog.open(join(options.out, LOG_FILE), start);
     try {
-      return await loop({ options, run, stepper, checkpoints, log, start, adapterPath });
+      return await loop({ options, artifacts, run, stepper, checkpoints, log, start, adapterPath });
     } finally {
       log.close();
     }
@@ -158,6 +158,7 @@ async function split(
 
 interface LoopContext {
   readonly options: TrainOptions;
+  readonly artifacts: TrainArtifacts;
   readonly run: Run;
   readonly stepper: Stepper;
   readonly checkpoints: Checkpoints;
@@ -168,7 +169,7 @@ interface LoopContext {
 }
 
 async function loop(context: LoopContext): Promise<TrainResult> {
-  const { options, run, stepper, checkpoints, log, start, adapterPath } = context;
+  const { options, artifacts, run, stepper, checkpoints, log, start, adapterPath } = context;
   const { manifest } = stepper;
   const emit = (event: TrainEvent) => options.onEvent?.(event);
   const began = performance.now();
@@ -181,6 +182,7 @@ async function loop(context: LoopContext): Promise<TrainResult> {
     trainable,
     resumedFrom: start,
   });
+  await stepper.open();
   const losses: number[] = [];
   const evals: (EvalResult & { step: number })[] = [];
   let reason: StopReason = 'finished';
@@ -266,7 +268,14 @@ async function loop(context: LoopContext): Promise<TrainResult> {
     options.restoreBest === true && reason !== 'interrupted' && existsSync(bestPath)
       ? (await loadCheckpoint(bestPath)).params
       : await stepper.params();
-  if (reason !== 'interrupted') await writeAdapter(adapterPath, params, stepper, options);
+  if (reason !== 'interrupted') {
+    const { digest } = manifest.base;
+    await writeAdapter(adapterPath, artifacts.record, new Map([...artifacts.initial, ...params]), {
+      // What an earlier run left was dealt with before the first step.
+      force: true,
+      ...(digest === null ? {} : { baseDigest: digest }),
+    });
+  }
   const seconds = (performance.now() - began) / 1000;
   emit({ type: 'end', step, reason, seconds });
   return {
@@ -312,25 +321,5 @@ async function checkFinite(
     where: where.length > 4 ? `${shown}; and ${where.length - 4} more examples` : shown,
     remedy:
       'Lower the learning rate, add warm-up or clipping, or check these examples; the checkpoints before this step are intact.',
-  });
-}
-
-async function writeAdapter(
-  path: string,
-  params: ReadonlyMap<string, HostTensor>,
-  { manifest }: Stepper,
-  options: TrainOptions,
-): Promise<void> {
-  const { method, config, sites } = manifest.adapter;
-  await writeSafetensors(path, params, {
-    // What an earlier run left was dealt with before the first step.
-    force: options.force === true || options.resume !== undefined,
-    metadata: {
-      format: 'pt',
-      'peft_compile.method': method,
-      'peft_compile.config': JSON.stringify(config),
-      'peft_compile.sites': JSON.stringify(sites),
-      ...(manifest.base.digest === null ? {} : { 'peft_compile.base': manifest.base.digest }),
-    },
   });
 }

@@ -65,6 +65,30 @@ export function regression(accumulation = 1): TrainArtifacts {
   return {
     manifest: manifestOf(accumulation),
     graphs: accumulation === 1 ? { step, eval: evaluation } : { grad, update: updateGraph, eval: evaluation },
+    record: {
+      version: 1,
+      method: 'test',
+      config: {},
+      seed: 0,
+      sites: [
+        {
+          path: 'layer',
+          kind: 'linear',
+          config: {},
+          params: {
+            w: {
+              key: 'layer.w',
+              name: 'w',
+              shape: [3],
+              dtype: 'float32',
+              trainable: true,
+              group: 'default',
+              weightDecay: true,
+            },
+          },
+        },
+      ],
+    },
     initial: new Map([['layer.w', tensorOfNumbers('float32', [3], [0.1, -0.2, 0.3])]]),
   };
 }

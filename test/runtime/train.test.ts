@@ -2,9 +2,9 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSy
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
+import { readAdapter } from '../../runtime/adapter-file.js';
 import { epochOrder } from '../../runtime/data/dataset.js';
 import { numbersOf } from '../../runtime/host-tensor.js';
-import { readSafetensors } from '../../runtime/safetensors.js';
 import type { TrainEvent } from '../../runtime/train/events.js';
 import { readLog } from '../../runtime/train/log.js';
 import { learningRate } from '../../runtime/train/schedule.js';
@@ -79,9 +79,9 @@ describe('training', () => {
     );
     expect(result.losses.at(-1)!).toBeLessThan(result.losses[0]! / 2);
     expect(result).toMatchObject({ reason: 'finished', steps: 16, trainable: 3 });
-    const { tensors, metadata } = readSafetensors(result.adapter!);
+    const { tensors, baseDigest, record } = await readAdapter(result.adapter!);
     expect([...tensors.keys()]).toEqual(['layer.w']);
-    expect(metadata.get('peft_compile.base')).toBe('sha256:base');
+    expect([baseDigest, record.method]).toEqual(['sha256:base', 'test']);
     const written = tensors.get('layer.w')!;
     expect(written.data.read(0, 12)).toEqual(new Uint8Array(result.params.get('layer.w')!.data));
     expect(readLog(result.log).map((entry) => entry.loss)).toEqual(result.losses);

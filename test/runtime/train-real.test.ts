@@ -1,0 +1,197 @@
+/** The trainer on exported transformers: against torch and peft, through files, killed and resumed. */
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, describe, expect, it } from 'vitest';
+import { insert } from '../../passes/insert.js';
+import { emitStep } from '../../passes/targets/step.js';
+import { readAdapter } from '../../runtime/adapter-file.js';
+import { artifactsInMemory, loadArtifacts, writeArtifacts } from '../../runtime/artifacts.js';
+import type { Dataset, Example } from '../../runtime/data/dataset.js';
+import { type HostTensor, loadTensor, numbersOf, tensorOfNumbers } from '../../runtime/host-tensor.js';
+import { readSafetensors } from '../../runtime/safetensors.js';
+import { train } from '../../runtime/train/train.js';
+import { readModel } from '../../src/onnx/index.js';
+import { repositoryRoot } from '../helpers/fixtures.js';
+
+const models = join(repositoryRoot, 'fixtures/models');
+const reference = join(repositoryRoot, 'fixtures/reference');
+const folder = mkdtempSync(join(tmpdir(), 'train-real-'));
+afterAll(() => rmSync(folder, { recursive: true }));
+
+interface Recorded {
+  readonly architecture: string;
+  readonly task: string;
+  readonly config: Readonly<Record<string, unknown>>;
+  readonly targets: string[] | string;
+  readonly optimizer: { readonly weightDecay: number };
+  readonly clip: number;
+  readonly accumulation: number;
+  readonly schedule: {
+    readonly id: string;
+    readonly learningRate: number;
+    readonly warmupSteps: number;
+    readonly totalSteps: number;
+  };
+  readonly steps: number;
+  readonly losses: readonly number[];
+  readonly gradientNorms: readonly number[];
+}
+
+/** The rows of the recorded batches as one data set, in order. */
+async function recordedData(name: string, batches: number): Promise<Dataset> {
+  const { tensors } = readSafetensors(join(reference, `${name}.safetensors`));
+  const examples: Example[] = [];
+  for (let i = 0; i < batches; i++) {
+    const prefix = `batch${i}.`;
+    const columns = await Promise.all(
+      [...tensors]
+        .filter(([key]) => key.startsWith(prefix))
+        .map(async ([key, tensor]) => [key.slice(prefix.length), await loadTensor(tensor)] as const),
+    );
+    for (let row = 0; row < 4; row++)
+      examples.push({
+        where: `batch ${i}, row ${row}`,
+        tensors: new Map(
+          columns.map(([key, tensor]) => {
+            const dims = tensor.dims.slice(1);
+            const width = dims.reduce((p, d) => p * d, 1);
+            return [key, { dims, values: numbersOf(tensor).slice(row * width, (row + 1) * width) }];
+          }),
+        ),
+      });
+  }
+  return { source: name, length: examples.length, example: (index) => examples[index]! };
+}
+
+/** peft's first values, [out, in] there, [in, out] here. */
+async function recordedInit(name: string, keys: readonly string[]): Promise<Map<string, HostTensor>> {
+  const { tensors } = readSafetensors(join(reference, `${name}.safetensors`));
+  const initial = new Map<string, HostTensor>();
+  for (const key of keys) {
+    const stored = await loadTensor(tensors.get(`init.base_model.model.${key}.weight`)!);
+    const [rows, columns] = stored.dims as [number, number];
+    const values = numbersOf(stored);
+    initial.set(
+      key,
+      tensorOfNumbers(
+        'float32',
+        [columns, rows],
+        Array.from({ length: values.length }, (_, i) => values[(i % rows) * columns + Math.floor(i / rows)]!),
+      ),
+    );
+  }
+  return initial;
+}
+
+describe.skipIf(!existsSync(reference))('training exported transformers', () => {
+  for (const [name, file] of [
+    ['bert-lora', 'bert.ts.dynamic'],
+    ['gpt2-lora-accumulated', 'gpt2.dynamo.dynamic'],
+    ['llama-lora', 'llama.ts.static'],
+  ] as const)
+    it(`${name}: 20 losses as torch and peft have them, on ${file}`, async () => {
+      const recorded = JSON.parse(readFileSync(join(reference, `${name}.json`), 'utf8')) as Recorded;
+      const model = readModel(join(models, `${file}.onnx`));
+      insert(model, { method: 'lora', config: recorded.config, targeting: { targets: recorded.targets } });
+      const artifacts = await artifactsInMemory(
+        emitStep(model, {
+          loss: recorded.task,
+          clip: recorded.clip,
+          accumulation: recorded.accumulation,
+          optimizerConfig: { weightDecay: recorded.optimizer.weightDecay },
+          schedule: recorded.schedule,
+        }),
+        model,
+      );
+      const norms: number[] = [];
+      const result = await train({
+        artifacts,
+        data: await recordedData(name, recorded.steps * recorded.accumulation),
+        initial: await recordedInit(
+          name,
+          artifacts.manifest.params.map(({ key }) => key),
+        ),
+        out: join(folder, name),
+        batchSize: 4,
+        shuffle: false,
+        session: { threads: 1 },
+        onEvent: (event) => {
+          if (event.type === 'step') norms.push(event.gradNorm);
+        },
+      });
+      expect(result.losses).toHaveLength(20);
+      result.losses.forEach((loss, i) => {
+        expect(Math.abs(loss / recorded.losses[i]! - 1), `loss ${i + 1}`).toBeLessThan(1e-4);
+        expect(Math.abs(norms[i]! / recorded.gradientNorms[i]! - 1), `norm ${i + 1}`).toBeLessThan(1e-3);
+      });
+    });
+
+  it('through files, with dropout, killed after a step and resumed: identical to the run that was not', async () => {
+    const model = readModel(join(models, 'gpt2.ts.dynamic.onnx'));
+    insert(model, {
+      method: 'lora',
+      config: { rank: 4, dropout: 0.2 },
+      targeting: { targets: 'all-linear' },
+      seed: 3,
+    });
+    const emitted = emitStep(model, {
+      loss: 'causal-lm',
+      accumulation: 2,
+      schedule: { id: 'linear', learningRate: 0.01 },
+    });
+    const artifacts = join(folder, 'artifacts');
+    const written = await writeArtifacts(artifacts, emitted, model);
+    expect(written.map((path) => path.slice(artifacts.length + 1))).toEqual([
+      'grad.onnx',
+      'update.onnx',
+      'eval.onnx',
+      'initial.safetensors',
+      'manifest.json',
+    ]);
+    expect((await loadArtifacts(artifacts)).initial).toEqual(
+      (await artifactsInMemory(emitted, model)).initial,
+    );
+
+    const data = join(folder, 'tokens.jsonl');
+    writeFileSync(
+      data,
+      Array.from({ length: 24 }, (_, i) => {
+        const ids = Array.from({ length: 4 + (i % 5) }, (_, j) => (7 * i + 5 * j * j) % 64);
+        return `${JSON.stringify({ input_ids: ids, labels: ids })}\n`;
+      }).join(''),
+    );
+    const settings = {
+      artifacts,
+      data,
+      epochs: 3,
+      batchSize: 3,
+      seed: 11,
+      checkpointEvery: 3,
+      evalEvery: 4,
+      validation: 0.25,
+      session: { threads: 1 },
+    };
+    const whole = await train({ ...settings, out: join(folder, 'whole') });
+    const out = join(folder, 'killed');
+    const child = spawnSync(
+      process.execPath,
+      [join(repositoryRoot, 'test/runtime/killed-run.mjs'), JSON.stringify({ ...settings, out }), '5'],
+      { encoding: 'utf8' },
+    );
+    expect(child.signal, child.stderr).toBe('SIGKILL');
+    const resumed = await train({ ...settings, out, resume: true });
+    expect(resumed.losses).toEqual(whole.losses.slice(3));
+    expect(resumed.evals).toEqual(whole.evals);
+    expect(readFileSync(resumed.log, 'utf8')).toBe(readFileSync(whole.log, 'utf8'));
+    expect(readFileSync(resumed.adapter!)).toEqual(readFileSync(whole.adapter!));
+    // Training moved every tensor of the adapter.
+    const { initial } = await loadArtifacts(artifacts);
+    for (const [key, tensor] of (await readAdapter(whole.adapter!)).tensors)
+      expect(
+        Buffer.from((await loadTensor(tensor)).data).equals(Buffer.from(initial.get(key)!.data)),
+        key,
+      ).toBe(false);
+  });
+});
