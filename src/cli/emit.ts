@@ -1,0 +1,66 @@
+import { Command, Option } from 'commander';
+import { emitAdapted } from '../../passes/targets/adapted.js';
+import { emitStep } from '../../passes/targets/step.js';
+import { MANIFEST_FILE, writeArtifacts } from '../../runtime/artifacts.js';
+import { fail } from '../errors.js';
+import { readModel, writeModel } from '../onnx/index.js';
+import { formatCount, print, printJson } from './output.js';
+import { addStepOptions, type StepFlags, stepOptions } from './step-options.js';
+
+interface EmitFlags extends StepFlags {
+  readonly target: 'step' | 'adapted';
+  readonly adapterIo: 'weights' | 'inputs';
+  readonly out: string;
+  readonly force?: boolean;
+  readonly json?: boolean;
+}
+
+export function emitCommand(): Command {
+  const command = new Command('emit')
+    .summary('emit training graphs, or the adapted inference graph')
+    .description(
+      `Emit graphs from an adapted model.
+  step     forward, backward, clipping and optimizer in standard ONNX ops: tensors in, tensors out, for any ONNX Runtime.
+           The folder holds the graphs, ${MANIFEST_FILE} (what to feed and what comes back) and the first parameters.
+  adapted  the inference graph with the adapter beside the base weights.`,
+    )
+    .argument('<adapted>', 'model that peft-compile insert wrote')
+    .requiredOption('-o, --out <path>', 'folder (step) or file (adapted)')
+    .addOption(new Option('--target <id>', 'what to emit').choices(['step', 'adapted']).default('step'))
+    .addOption(
+      new Option(
+        '--adapter-io <mode>',
+        'adapted target: adapters as weights, or as required inputs that serve many adapters',
+      )
+        .choices(['weights', 'inputs'])
+        .default('weights'),
+    )
+    .option('--force', 'overwrite the output')
+    .option('--json', 'print a JSON report');
+  return addStepOptions(command).action(run);
+}
+
+async function run(path: string, flags: EmitFlags): Promise<void> {
+  const model = readModel(path);
+  const force = flags.force ?? false;
+  if (flags.target === 'adapted') {
+    await writeModel(emitAdapted(model, { adapterIo: flags.adapterIo }), flags.out, { force });
+    if (flags.json === true) printJson({ target: flags.target, files: [flags.out] });
+    else print(`written to ${flags.out}`);
+    return;
+  }
+  const { loss } = flags;
+  if (loss === undefined) return fail('E_USAGE', { message: 'The step target needs --loss' });
+  const emitted = emitStep(model, stepOptions({ ...flags, loss }));
+  const files = await writeArtifacts(flags.out, emitted, model, { force });
+  const { manifest, ...graphs } = emitted;
+  if (flags.json === true) return printJson({ target: flags.target, files, manifest });
+  for (const [name, graph] of Object.entries(graphs))
+    print(`${name.padEnd(7)} ${formatCount(graph.graph.nodeCount)} nodes`);
+  const trained = manifest.params.reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);
+  print(`${formatCount(trained)} trained weights in ${manifest.params.length} tensors`);
+  print(
+    `feeds  ${manifest.batch.map(({ name, dtype, shape }) => `${name} ${dtype}[${shape.map((d) => d ?? '?').join(', ')}]`).join('  ')}`,
+  );
+  print(`written to ${flags.out}`);
+}
