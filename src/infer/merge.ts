@@ -9,13 +9,16 @@ export interface Diagnostic {
   readonly message: string;
 }
 
-/** What inference wrote on a value, and what the file had declared there before. */
-const written = new WeakMap<Value, { readonly type: ValueType; readonly declared: ValueType | undefined }>();
+/**
+ * Types that inference wrote, with what the file had declared there before. Keyed by the type object, so that a copied
+ * value (a cloned model) knows too.
+ */
+const written = new WeakMap<ValueType, { readonly declared: ValueType | undefined }>();
 
 /** The type that the file declares for a value, also after inference wrote another one. */
 function declaredType(value: Value): ValueType | undefined {
-  const record = written.get(value);
-  return record !== undefined && record.type === value.type ? record.declared : value.type;
+  const record = value.type === undefined ? undefined : written.get(value.type);
+  return record === undefined ? value.type : record.declared;
 }
 
 type Verdict = { readonly type: ValueType; readonly conflict: boolean };
@@ -81,8 +84,14 @@ export function adopt(value: Value, inferred: ValueType | undefined, diagnostics
       where: value.label,
       message: `'${value.label}' is declared as ${formatType(declared)}, but is ${formatType(inferred)}`,
     });
-  written.set(value, { type, declared });
-  value.type = type;
+  if (type === declared) {
+    value.type = declared;
+    return;
+  }
+  // An object of its own: rules hand types of inputs on.
+  const own = { ...type };
+  written.set(own, { declared });
+  value.type = own;
 }
 
 function joinShapes(a: Shape | null, b: Shape | null): Shape | null {

@@ -1,6 +1,7 @@
 /** Whole models: control flow, local functions, declared types, order. */
 import { describe, expect, it } from 'vitest';
 import { type Attribute, attr } from '../../src/attribute.js';
+import { cloneModel } from '../../src/clone.js';
 import { Graph, Node, Value } from '../../src/graph.js';
 import { constantOf, inferModel, intsOf, symbolicIntsOf } from '../../src/infer/index.js';
 import { decodeNumbers, tensorOf } from '../../src/literals.js';
@@ -276,5 +277,21 @@ describe('order', () => {
       inferModel(model);
       expect(values.map(typeOf)).toEqual(['int64[1, _d0]', 'int64[_d0, 1]', 'int64[1, _d1]']);
     }
+  });
+});
+
+describe('copies', () => {
+  it('know that their types were inferred', () => {
+    let y: Value | undefined;
+    const model = modelOf((g) => {
+      [y] = add(g, 'Relu', [input(g, 'x', 'float32', ['n', 4])]);
+    });
+    inferModel(model);
+    const { model: copy, values } = cloneModel(model);
+    const twin = values.get(y!)!;
+    twin.producer!.setInput(0, new Value({ name: 'z', type: tensorType('float32', [3]) }));
+    expect(inferModel(copy)).toEqual([]);
+    expect(typeOf(twin)).toBe('float32[3]');
+    expect(typeOf(y)).toBe('float32[n, 4]');
   });
 });
