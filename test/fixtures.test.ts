@@ -1,5 +1,6 @@
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { basename } from 'node:path';
+import { Tokenizer } from '@huggingface/tokenizers';
 import { InferenceSession, Tensor } from 'onnxruntime-node';
 import { describe, expect, test } from 'vitest';
 import {
@@ -8,6 +9,7 @@ import {
   type ModelFixture,
   modelFixtures,
   numbersOf,
+  quickstartReport,
   readTensors,
   referenceCases,
   type StoredTensor,
@@ -157,4 +159,41 @@ describe('the reference runs', () => {
       }
     },
   );
+});
+
+describe('the quickstart', () => {
+  const text = (name: string): string => readFileSync(fixturePath('quickstart', name), 'utf8');
+  const tokenizer = new Tokenizer(JSON.parse(text('tokenizer.json')) as object, {});
+
+  test('has a tokenizer that gives every text back', () => {
+    for (const name of ['train.txt', 'validation.txt'])
+      expect(tokenizer.decode(tokenizer.encode(text(name)).ids)).toBe(text(name));
+  });
+
+  test('has a language model as good as torch measured it', async () => {
+    const { window, perplexity } = quickstartReport();
+    const ids = tokenizer.encode(text('validation.txt')).ids;
+    const rows = Math.floor(ids.length / window);
+    const used = ids.slice(0, rows * window);
+    const session = await InferenceSession.create(fixturePath('quickstart', 'model.onnx'), {
+      logSeverityLevel: 4,
+    });
+    const { logits: output } = await session.run({
+      input_ids: new Tensor('int64', BigInt64Array.from(used, BigInt), [rows, window]),
+      attention_mask: new Tensor('int64', new BigInt64Array(used.length).fill(1n), [rows, window]),
+    });
+    await session.release();
+    const vocabulary = output!.dims[2]!;
+    const data = output!.data as Float32Array;
+    let total = 0;
+    for (let i = 0; i < used.length; i++) {
+      if (i % window === window - 1) continue;
+      const scores = data.subarray(i * vocabulary, (i + 1) * vocabulary);
+      total += Math.log(scores.reduce((sum, score) => sum + Math.exp(score), 0)) - scores[used[i + 1]!]!;
+    }
+    const measured = Math.exp(total / (rows * (window - 1)));
+    // The report rounds to two decimals.
+    expect(Math.abs(measured - perplexity['validation.txt']!)).toBeLessThan(0.01);
+    expect(perplexity['shakespeare, held out']).toBeLessThan(30);
+  });
 });

@@ -74,6 +74,9 @@ export interface ReferenceCase {
   readonly config: { readonly rank: number; readonly alpha: number; readonly rslora: boolean };
   /** PEFT's `target_modules`. */
   readonly targets: readonly string[] | string;
+  /** PEFT's `rank_pattern` and `alpha_pattern`. */
+  readonly rankPattern: Readonly<Record<string, number>>;
+  readonly alphaPattern: Readonly<Record<string, number>>;
   readonly optimizer:
     | {
         readonly id: 'adamw';
@@ -156,6 +159,18 @@ export function referenceCases(keep: (reference: ReferenceCase) => boolean = () 
       return { ...record, path: join(folder, `${record.name}.safetensors`) };
     })
     .filter(keep);
+}
+
+/** What was measured when the quickstart's language model was trained (`fixtures/quickstart/model.json`). */
+export interface QuickstartReport {
+  readonly parameters: number;
+  /** Tokens per window in all perplexities; windows do not overlap, and no window sees the one before. */
+  readonly window: number;
+  readonly perplexity: Readonly<Record<string, number>>;
+}
+
+export function quickstartReport(): QuickstartReport {
+  return JSON.parse(readFileSync(fixturePath('quickstart', 'model.json'), 'utf8')) as QuickstartReport;
 }
 
 /**
