@@ -1,7 +1,10 @@
 /** Training graphs run in ONNX Runtime by nothing but their manifest. */
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
+import { z } from 'zod';
 import { insert } from '../../passes/insert.js';
+import { defineLoss } from '../../passes/losses/index.js';
+import { defineOptimizer } from '../../passes/optimizers/index.js';
 import { emitAdapted } from '../../passes/targets/adapted.js';
 import { stepManifestSchema } from '../../passes/targets/manifest.js';
 import { emitStep, type StepOptions } from '../../passes/targets/step.js';
@@ -47,6 +50,17 @@ function distance(a: readonly number[][], b: readonly number[][]): number {
 }
 
 const LOSS = { loss: 'classification' } as const;
+
+/** Operators with kernels in ONNX Runtime's CPU, CUDA and native WebGPU providers, of which these graphs may use any. */
+const PORTABLE = new Set(
+  (
+    'Abs Add And Cast Clip Concat Div Equal Exp Expand Gather GatherElements Gemm Greater GreaterOrEqual Identity Less ' +
+    'LessOrEqual Log MatMul Max Min Mul Neg Not Pow Range Reciprocal ReduceMax ReduceMean ReduceSum ReduceSumSquare ' +
+    'Reshape ScatterElements Sigmoid Slice Softmax Softplus Split Sqrt Squeeze Sub Tanh Transpose Unsqueeze Where ' +
+    // Run on the CPU wherever the graph runs: they compute sizes.
+    'Shape ReduceProd'
+  ).split(' '),
+);
 
 describe('step target', () => {
   it.each([
@@ -100,6 +114,61 @@ describe('step target', () => {
     const { step } = emitStep(mlp({ dropout: 0.5 }), { ...LOSS, clip: 1 });
     expect([...step!.graph.nodes()].filter(({ domain }) => domain !== '')).toEqual([]);
     expect([...step!.opsets.keys()]).toEqual(['']);
+  });
+
+  it.each(['classification', 'mse', 'bce-with-logits'])(
+    'adds only operators that run on CPU, CUDA and WebGPU alike (%s)',
+    (loss) => {
+      for (const accumulation of [1, 2]) {
+        const { step, grad, update } = emitStep(mlp({ dropout: 0.5 }), { loss, clip: 1, accumulation });
+        const made = [step, grad, update].flatMap((model) =>
+          model === undefined
+            ? []
+            : [...model.graph.nodes()].filter(({ provenance = '' }) =>
+                /^(loss|dropout|update|accumul)/.test(provenance),
+              ),
+        );
+        expect(made.length).toBeGreaterThan(20);
+        expect(made.map(({ op }) => op).filter((op) => !PORTABLE.has(op))).toEqual([]);
+      }
+    },
+  );
+
+  it("takes losses and optimizers of one's own", async () => {
+    const loss = defineLoss({
+      id: 'mean-square-logit',
+      summary: 'Pulls scores to zero',
+      config: z.strictObject({ factor: z.number().default(1) }),
+      build: ({ b, output }, { factor }) => ({
+        total: b.op.Mul(b.op.ReduceSumSquare(output('logits'), { keepdims: 0 }), factor),
+        weight: b.scalar(CLASSES),
+      }),
+    });
+    const optimizer = defineOptimizer({
+      id: 'sign',
+      summary: 'Steps of the learning rate',
+      config: z.strictObject({}),
+      slots: () => [{ name: 'calls', init: 3 }],
+      formula:
+        (op) =>
+        ({ param, gradient, state, lr }) => ({
+          param: op.Sub(param, op.Mul(op.Sign(gradient), lr)),
+          state: { calls: op.Add(state.calls!, 1) },
+        }),
+    });
+    const driver = await drive(mlp(), { loss, lossConfig: { factor: 3 }, optimizer });
+    expect(driver.manifest.loss).toEqual({
+      id: 'mean-square-logit',
+      config: { factor: 3 },
+      perplexity: false,
+    });
+    const before = params(driver);
+    const { x } = batchOf(4, 1);
+    const first = numbers((await driver.step({ x: x! }, 0.01)).loss)[0]!;
+    expect(distance(params(driver), before)).toBeCloseTo(0.01, 6);
+    for (let t = 0; t < 20; t++) await driver.step({ x: x! }, 0.01);
+    expect(numbers((await driver.run('eval', { x: x! })).loss)[0]).toBeLessThan(first / 2);
+    expect(new Set(numbers(driver.carried.get('sign.calls.0')))).toEqual(new Set([24]));
   });
 
   it('clips by the global norm as torch.nn.utils.clip_grad_norm_', async () => {
