@@ -2,8 +2,8 @@
 import { addDims, divideDims, floorDivDims, mulDims, sameDim } from '../../dims.js';
 import type { Dim, Shape } from '../../types.js';
 import { type Call, type Rule, type Rules, unknownShape } from '../call.js';
-import { matmulShape, unifyDims, withDim } from '../shapes.js';
-import { elementwise } from './elementwise.js';
+import { broadcastShapes, matmulShape, unifyDims, withDim } from '../shapes.js';
+import { convolutions } from './conv.js';
 import { linear } from './linear.js';
 import { layerNormalization } from './norm.js';
 
@@ -111,7 +111,8 @@ const embedLayerNormalization: Rule = (c) => {
   c.set(2, c.dtype(2), [batch, sequence, hidden]);
 };
 
-const gemm = linear.Gemm;
+const { Gemm: gemm = same } = linear;
+const { Conv: conv = same } = convolutions;
 
 /** A [..., K] × quantised B of N columns. */
 const quantisedMatMul: Rule = (c) => {
@@ -121,7 +122,10 @@ const quantisedMatMul: Rule = (c) => {
   c.set(0, c.dtype(0), [...shape.slice(0, -1), c.int('N') ?? null]);
 };
 
-const dropout = (): Rule => (c) => {
+/** (A, scale, zero point, B, scale, zero point, …) with A and B broadcast. */
+const quantizedBinary: Rule = (c) => c.set(0, c.dtype(0), broadcastShapes(c, c.shape(0), c.shape(3)));
+
+const dropout: Rule = (c) => {
   c.set(0, c.dtype(0), c.shape(0));
   c.set(1, 'bool', c.shape(0));
 };
@@ -164,9 +168,10 @@ export const contrib: Rules = {
   ...names(skipNormalization, 'SkipLayerNormalization', 'SkipSimplifiedLayerNormalization'),
   ...names(layerNormalization, 'SimplifiedLayerNormalization', 'LayerNormalization'),
   ...names(fusedMatMul, 'FusedMatMul', 'TransposeMatMul', 'FusedMatMulActivation'),
-  ...(gemm === undefined ? {} : names(gemm, 'FusedGemm')),
+  ...names(gemm, 'FusedGemm'),
+  ...names(conv, 'FusedConv'),
   ...names(quantisedMatMul, 'MatMulNBits', 'MatMulBnb4'),
-  ...names(dropout(), 'BiasDropout'),
+  ...names(dropout, 'BiasDropout'),
   BiasSplitGelu: (c) => {
     const shape = c.shape(0);
     c.set(
@@ -187,8 +192,14 @@ export const contrib: Rules = {
   DynamicQuantizeMatMul: (c) => c.set(0, 'float32', matmulShape(c, c.shape(0), c.shape(1))),
   QuantizeLinear: (c) => c.set(0, c.dtype(2) ?? 'uint8', c.shape(0)),
   DequantizeLinear: (c) => c.set(0, c.dtype(1), c.shape(0)),
-  QLinearAdd: (c) => elementwise.Add?.(c),
-  QLinearMul: (c) => elementwise.Mul?.(c),
+  QGemm: (c) => {
+    const [a, b] = [c.shape(0), c.shape(3)];
+    const m = a?.[c.int('transA', 0) !== 0 ? 1 : 0] ?? null;
+    const n = b?.[c.int('transB', 0) !== 0 ? 0 : 1] ?? null;
+    c.set(0, c.has(8) ? c.dtype(8) : 'float32', [m, n]);
+  },
+  QLinearAdd: quantizedBinary,
+  QLinearMul: quantizedBinary,
   GatherND: (c) => {
     const data = c.shape(0);
     const indices = c.shape(1);
