@@ -40,6 +40,8 @@ export const adapterRecordSchema = z.looseObject({
   method: z.string(),
   config: z.record(z.string(), z.json()),
   seed: z.number(),
+  /** Digest of the base model's weights, where whoever inserted took it. */
+  base: z.string().optional(),
   sites: z.array(adapterSite),
 });
 

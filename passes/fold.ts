@@ -15,6 +15,7 @@ import type { Fold, Method } from './methods/method.js';
 import { resolveMethod } from './methods/registry.js';
 import type { Pass } from './pass.js';
 import { findSites } from './sites/index.js';
+import { payloadOf } from './sites/payload.js';
 import type { Site } from './sites/site.js';
 import { claimName, valueNames } from './value-names.js';
 import { fromMatrix, storedLayout, toMatrix } from './weight-form.js';
@@ -138,7 +139,8 @@ class Planner {
   }
 
   #copy(of: Value, wanted: string, uses: readonly Use[], sites: readonly string[]): Value {
-    const { type, tensor } = of;
+    const { type } = of;
+    const tensor = payloadOf(of);
     const copy = new Value({
       name: claimName(wanted, this.taken),
       ...(type === undefined ? {} : { type }),
@@ -188,7 +190,7 @@ function planTask(target: Value, folded: readonly FoldedSite[], dtype: 'float32'
   const input = (name: string, shape: readonly number[]) =>
     formula.graph.addInput(new Value({ name, type: tensorType(dtype, shape) }));
   const params = new Map<string, AdapterParam>();
-  let tensor = input('w', target.tensor?.dims ?? []);
+  let tensor = input('w', payloadOf(target)?.dims ?? []);
   folded.forEach(({ site, recorded, fold }, index) => {
     const values: Record<string, Value> = {};
     for (const [role, param] of Object.entries(recorded.params)) {

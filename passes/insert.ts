@@ -44,6 +44,8 @@ export interface InsertOptions {
   readonly targeting: Targeting;
   /** Seed of the initial values; same seed, same bytes. Default 0. */
   readonly seed?: number;
+  /** Digest of the base model's weights, for the record: a fold into other weights is then refused. */
+  readonly baseDigest?: string;
   /** Module paths by value or node name, for models whose names are lost. */
   readonly paths?: ReadonlyMap<string, string>;
   readonly run?: RunOptions;
@@ -86,6 +88,7 @@ export function insert(model: Model, options: InsertOptions): InsertReport {
     method: method.id,
     config: jsonOf(config),
     seed: options.seed ?? 0,
+    ...(options.baseDigest === undefined ? {} : { base: options.baseDigest }),
     sites: recorded,
   };
   writeAdapterRecord(model, record);

@@ -5,6 +5,7 @@
 import { fail } from '../src/errors.js';
 import type { Value } from '../src/graph.js';
 import type { Ops } from '../src/ops/ops.generated.js';
+import { payloadOf } from './sites/payload.js';
 import type { ColumnRange, Site } from './sites/site.js';
 
 /** How a tensor holds a matrix [rows, columns]. */
@@ -27,7 +28,7 @@ export interface MatrixLayout {
 export function storedLayout(site: Site): MatrixLayout {
   const { value, transposed } = site.weight;
   const dims =
-    value.tensor?.dims ??
+    payloadOf(value)?.dims ??
     fail('E_INVALID_GRAPH', { message: 'The weight of a site holds no numbers', where: value.label });
   return layout(site, dims, transposed);
 }

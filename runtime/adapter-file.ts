@@ -1,6 +1,6 @@
 /**
- * Adapter files: safetensors whose metadata holds the adapter's record (method, configuration, modules) and the digest
- * of the base weights it was trained on. Keys are `<module path>.<parameter>`; matrices are stored as trained, [in, out].
+ * Adapter files: safetensors whose metadata holds the adapter's record (method, configuration, modules, digest of the
+ * base weights). Keys are `<module path>.<parameter>`; matrices are stored as trained, [in, out].
  */
 import { ADAPTER_METADATA_KEY, type AdapterRecord, parseAdapterRecord } from '../passes/adapter-record.js';
 import { fail } from '../src/errors.js';
@@ -10,15 +10,11 @@ import { digestFile } from './digest.js';
 import { loadTensor, numbersOf } from './host-tensor.js';
 import { readSafetensors, type WritableTensor, writeSafetensors } from './safetensors.js';
 
-const BASE_KEY = 'peft_compile.base';
-
 export interface AdapterFile {
   readonly record: AdapterRecord;
   readonly tensors: ReadonlyMap<string, Tensor>;
   /** SHA-256 of the file. */
   readonly digest: string;
-  /** Digest of the base model's weights when the trainer knew it. */
-  readonly baseDigest: string | undefined;
 }
 
 /** Reads an adapter. Throws E_INVALID_DATA when the file is no adapter of ours or lacks a tensor of its record. */
@@ -34,7 +30,7 @@ export async function readAdapter(path: string): Promise<AdapterFile> {
   const record = parseAdapterRecord(text, path);
   for (const site of record.sites)
     for (const { key, shape } of Object.values(site.params)) checkTensor(path, key, shape, tensors.get(key));
-  return { record, tensors, digest: await digestFile(path), baseDigest: metadata.get(BASE_KEY) };
+  return { record, tensors, digest: await digestFile(path) };
 }
 
 /** Writes an adapter atomically. `tensors` by adapter key. */
@@ -42,10 +38,9 @@ export async function writeAdapter(
   path: string,
   record: AdapterRecord,
   tensors: ReadonlyMap<string, WritableTensor>,
-  options: { readonly force?: boolean; readonly baseDigest?: string } = {},
+  options: { readonly force?: boolean } = {},
 ): Promise<void> {
-  const metadata: Record<string, string> = { [ADAPTER_METADATA_KEY]: JSON.stringify(record) };
-  if (options.baseDigest !== undefined) metadata[BASE_KEY] = options.baseDigest;
+  const metadata = { [ADAPTER_METADATA_KEY]: JSON.stringify(record) };
   await writeSafetensors(path, tensors, { metadata, force: options.force ?? false });
 }
 

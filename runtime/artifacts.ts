@@ -70,10 +70,8 @@ export async function writeArtifacts(
   }
   const initial = join(folder, INITIAL_FILE);
   const record = readAdapterRecord(adapted);
-  const { digest } = manifest.base;
   await writeAdapter(initial, record, await initialTensors(adapted, record, manifest), {
     force,
-    ...(digest === null ? {} : { baseDigest: digest }),
   });
   const path = join(folder, MANIFEST_FILE);
   await atomicWrite(path, { force }, async (sink) => {

@@ -38,8 +38,6 @@ export interface StepOptions {
   readonly gradients?: boolean;
   /** Outputs of the model in the eval graph: what the loss reads, or all. Default `loss`. */
   readonly evalOutputs?: 'loss' | 'all';
-  /** Digest of the base model for the manifest. */
-  readonly baseDigest?: string;
   /** Most elements that parameters updated together may have; larger ones are updated on their own. Default 65,536. */
   readonly flatLimit?: number;
   /** File names of graph models. Default `step.onnx`, `grad.onnx`, `update.onnx`, `eval.onnx`. */

@@ -85,7 +85,7 @@ export function emitStep(adapted: Model, options: StepOptions): StepArtifacts {
   const fileName = options.fileName ?? ((graph: GraphName) => `${graph}.onnx`);
   const manifest: StepManifest = {
     schemaVersion: 1,
-    base: { digest: options.baseDigest ?? null },
+    base: { digest: record.base ?? null },
     graphs: describeGraphs(models, fileName),
     batch: describeBatch(adapted, models, train.objective.labels),
     params: [...layout.params],

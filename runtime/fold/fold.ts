@@ -9,10 +9,13 @@ import {
 import { attachAdapter } from '../../passes/insert.js';
 import type { Method } from '../../passes/methods/method.js';
 import { runPasses } from '../../passes/runner.js';
+import { payloadOf } from '../../passes/sites/index.js';
 import { cloneModel } from '../../src/clone.js';
 import { fail } from '../../src/errors.js';
+import type { Value } from '../../src/graph.js';
 import type { Model } from '../../src/model.js';
 import { readModel, type WriteOptions, writeModel } from '../../src/onnx/index.js';
+import type { Tensor } from '../../src/tensor.js';
 import { type AdapterFile, modelTensors, readAdapter } from '../adapter-file.js';
 import { digestWeights } from '../digest.js';
 import { type VerifyOptions, type VerifyReport, verify } from '../verify.js';
@@ -142,12 +145,13 @@ async function writeFolded(
   try {
     for (const task of plan.tasks) {
       const { target } = task;
-      const { tensor } = target;
-      if (tensor === undefined) continue;
+      const tensor =
+        payloadOf(target) ??
+        fail('E_INVALID_GRAPH', { message: 'A weight to fold into holds no numbers', where: target.label });
       const dtype = options.computeDtype ?? 'float32';
       const data = new FoldedData(task, tensor, adapter.tensors, evaluator, dtype);
       payloads.set(target.label, data);
-      target.tensor = { ...tensor, data };
+      setPayload(target, { ...tensor, data });
     }
     await writeModel(merged, out, { force: options.force ?? false, ...options.write });
   } finally {
@@ -184,7 +188,7 @@ function checkBase(base: Model, digest: string, adapter: AdapterFile, history: r
       ...where,
       remedy: 'Fold into the base model, or pass --any-base to add it once more',
     });
-  if (adapter.baseDigest !== undefined && adapter.baseDigest !== digest)
+  if (adapter.record.base !== undefined && adapter.record.base !== digest)
     fail('E_INVALID_DATA', {
       message: 'The adapter was trained on a model with other weights',
       ...where,
@@ -203,14 +207,20 @@ function foldHistory(model: Model): FoldRecord[] {
   }
 }
 
+/** Replaces the numbers of an initializer, or of the Constant node that makes a value. */
+function setPayload(value: Value, tensor: Tensor): void {
+  if (value.producer === undefined) value.tensor = tensor;
+  else value.producer.attributes.set('value', { type: 'tensor', value: tensor });
+}
+
 function describe(plan: FoldPlan, payloads: ReadonlyMap<string, FoldedData>) {
   const tensors = plan.tasks.map(({ target, sites }): FoldedTensorReport => {
     const fidelity = payloads.get(target.label)?.fidelity;
     return {
       name: target.label,
       sites,
-      dtype: target.tensor?.dtype ?? 'undefined',
-      dims: target.tensor?.dims ?? [],
+      dtype: payloadOf(target)?.dtype ?? 'undefined',
+      dims: payloadOf(target)?.dims ?? [],
       ...(fidelity === undefined ? {} : { fidelity }),
     };
   });

@@ -2,7 +2,9 @@
  * The proof that a fold changed nothing but numbers: the merged file, read back from disk, prints the same graph as the
  * base (same nodes, order, names, attributes, types), and every tensor outside the plan holds the same bytes.
  */
-import { type Graph, type Value, walkGraphs } from '../../src/graph.js';
+
+import { payloadOf } from '../../passes/sites/index.js';
+import { type Value, walkGraphs } from '../../src/graph.js';
 import type { Model } from '../../src/model.js';
 import type { Tensor } from '../../src/tensor.js';
 import { printModel } from '../../src/text/index.js';
@@ -55,17 +57,18 @@ export function textDifferences(a: string, b: string, limit = 5): string[] {
   return differences;
 }
 
+/** Every tensor that the structure text leaves out: initializers, and the numbers of Constant nodes. */
 function weightsByName(model: Model): Map<string, Tensor> {
   const weights = new Map<string, Tensor>();
-  const add = (graph: Graph) => {
-    for (const value of graph.initializers) collect(value, weights);
+  const add = (value: Value) => {
+    const tensor = payloadOf(value);
+    if (value.name !== undefined && tensor !== undefined) weights.set(value.name, tensor);
   };
-  for (const graph of walkGraphs(model.graph)) add(graph);
+  for (const graph of walkGraphs(model.graph)) {
+    graph.initializers.forEach(add);
+    for (const node of graph.nodes()) if (node.op === 'Constant' && node.outputs[0]) add(node.outputs[0]);
+  }
   return weights;
-}
-
-function collect(value: Value, weights: Map<string, Tensor>): void {
-  if (value.name !== undefined && value.tensor !== undefined) weights.set(value.name, value.tensor);
 }
 
 function sameBytes(a: Tensor, b: Tensor): boolean {

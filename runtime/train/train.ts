@@ -269,11 +269,9 @@ async function loop(context: LoopContext): Promise<TrainResult> {
       ? (await loadCheckpoint(bestPath)).params
       : await stepper.params();
   if (reason !== 'interrupted') {
-    const { digest } = manifest.base;
     await writeAdapter(adapterPath, artifacts.record, new Map([...artifacts.initial, ...params]), {
       // What an earlier run left was dealt with before the first step.
       force: true,
-      ...(digest === null ? {} : { baseDigest: digest }),
     });
   }
   const seconds = (performance.now() - began) / 1000;

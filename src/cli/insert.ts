@@ -1,6 +1,7 @@
 import { Command } from 'commander';
 import { insert } from '../../passes/insert.js';
 import type { Targeting } from '../../passes/sites/targeting.js';
+import { digestWeights } from '../../runtime/digest.js';
 import { readModel, writeModel } from '../onnx/index.js';
 import { loadUserConfig } from './config.js';
 import { indexList, integer, numberPair, pair } from './options.js';
@@ -64,7 +65,9 @@ Examples:
 async function run(path: string, flags: InsertFlags): Promise<void> {
   const user = await loadUserConfig(flags.config);
   const model = readModel(path);
+  const baseDigest = await digestWeights(model);
   const report = insert(model, {
+    baseDigest,
     method: user.methods.find(({ id }) => id === flags.method) ?? flags.method,
     config: methodConfig(flags),
     targeting: targetingOf(flags),

@@ -4,7 +4,6 @@ import { Command } from 'commander';
 import pc from 'picocolors';
 import { emitStep } from '../../passes/targets/step.js';
 import { artifactsInMemory, MANIFEST_FILE, type TrainArtifacts } from '../../runtime/artifacts.js';
-import { digestWeights } from '../../runtime/digest.js';
 import type { TrainOptions } from '../../runtime/train/options.js';
 import { train } from '../../runtime/train/train.js';
 import { EXIT, fail } from '../errors.js';
@@ -121,11 +120,7 @@ async function artifactsFor(path: string, flags: TrainFlags): Promise<TrainArtif
       where: path,
       remedy: 'E.g. --loss causal-lm or --loss classification',
     });
-  const emitted = emitStep(model, {
-    ...stepOptions({ ...flags, loss }),
-    baseDigest: await digestWeights(model),
-  });
-  return artifactsInMemory(emitted, model);
+  return artifactsInMemory(emitStep(model, stepOptions({ ...flags, loss })), model);
 }
 
 function trainOptions(flags: TrainFlags): Omit<TrainOptions, 'artifacts'> {

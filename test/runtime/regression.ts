@@ -68,8 +68,10 @@ export function regression(accumulation = 1): TrainArtifacts {
     record: {
       version: 1,
       method: 'test',
+      base: 'sha256:base',
       config: {},
       seed: 0,
+      base: 'sha256:base',
       sites: [
         {
           path: 'layer',
