@@ -2,10 +2,12 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
+import { PeftCompileError } from '../src/errors.js';
 import { walkGraphs } from '../src/graph.js';
 import type { Model } from '../src/model.js';
 import { decodeModel, encodeModel, readModel, writeModel } from '../src/onnx/index.js';
 import type { Session, SessionHost, SessionOptions } from './session.js';
+import { hasBfloat16, widenBfloat16 } from './widen.js';
 
 export type ModelSource = string | Uint8Array | Model;
 
@@ -14,6 +16,8 @@ const IN_MEMORY_LIMIT = 1 << 30;
 
 export interface LoadedSession {
   readonly session: Session;
+  /** True when bfloat16 is computed in float32. */
+  readonly widened: boolean;
   /** Releases the session and removes temporary files. */
   dispose(): Promise<void>;
 }
@@ -24,20 +28,43 @@ export interface OpenModel extends LoadedSession {
   readonly label: string;
 }
 
-/** Loads a model into a session. */
+/**
+ * Loads a model into a session. A model with bfloat16 that the provider cannot run is computed in float32 instead: same
+ * numbers, wider arithmetic; its bfloat16 inputs and outputs are then float32.
+ */
 export async function loadSession(
   host: SessionHost,
   source: ModelSource,
   options: SessionOptions = {},
 ): Promise<LoadedSession> {
+  try {
+    return await loadAsIs(host, source, options);
+  } catch (error) {
+    if (!(error instanceof PeftCompileError && error.code === 'E_UNSUPPORTED')) throw error;
+    const model = decoded(source);
+    if (!hasBfloat16(model)) throw error;
+    return { ...(await loadAsIs(host, widenBfloat16(model), options)), widened: true };
+  }
+}
+
+function decoded(source: ModelSource): Model {
+  if (typeof source === 'string') return readModel(source);
+  return source instanceof Uint8Array ? decodeModel(source) : source;
+}
+
+async function loadAsIs(
+  host: SessionHost,
+  source: ModelSource,
+  options: SessionOptions,
+): Promise<LoadedSession> {
   if (typeof source === 'string' || source instanceof Uint8Array) {
     const session = await host.createSession(source, options);
-    return { session, dispose: () => session.release() };
+    return { session, widened: false, dispose: () => session.release() };
   }
   if (weightBytes(source) <= IN_MEMORY_LIMIT) {
     const folder = source.path === undefined ? {} : { externalFolder: dirname(source.path) };
     const session = await host.createSession(encodeModel(source), { ...folder, ...options });
-    return { session, dispose: () => session.release() };
+    return { session, widened: false, dispose: () => session.release() };
   }
   const folder = await mkdtemp(join(tmpdir(), 'peft-compile-'));
   const dispose = () => rm(folder, { recursive: true, force: true });
@@ -47,6 +74,7 @@ export async function loadSession(
     const session = await host.createSession(path, options);
     return {
       session,
+      widened: false,
       dispose: async () => {
         await session.release();
         await dispose();
@@ -65,8 +93,7 @@ export async function openModel(
   options: SessionOptions = {},
   label = 'model in memory',
 ): Promise<OpenModel> {
-  const decoded = typeof source === 'string' ? readModel(source) : undefined;
-  const model = decoded ?? (source instanceof Uint8Array ? decodeModel(source) : (source as Model));
+  const model = decoded(source);
   return { model, label: model.path ?? label, ...(await loadSession(host, source, options)) };
 }
 

@@ -45,6 +45,8 @@ export interface VerifyReport {
   readonly cases: readonly CaseReport[];
   /** Largest `relative` and `maxAbs` over all outputs and cases. */
   readonly worst: { readonly relative: number; readonly maxAbs: number; readonly output: string };
+  /** True when bfloat16 arithmetic was done in float32, because the provider has no bfloat16. */
+  readonly widened: boolean;
   /** First difference of the node lists, or null when equal; absent when not asked for. */
   readonly structure?: string | null;
   readonly pass: boolean;
@@ -88,6 +90,7 @@ export async function verify(
       tolerance,
       cases,
       worst: worstOf(cases),
+      widened: first.widened || second.widened,
       ...(structure === undefined ? {} : { structure }),
       pass: cases.every((entry) => entry.pass) && (structure === undefined || structure === null),
     };
