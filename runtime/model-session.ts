@@ -11,8 +11,11 @@ import { hasBfloat16, widenBfloat16 } from './widen.js';
 
 export type ModelSource = string | Uint8Array | Model;
 
-/** Models above this are passed through a temporary file: protobuf messages end at 2 GiB. */
-const IN_MEMORY_LIMIT = 1 << 30;
+/**
+ * Models with more weights than this go through temporary files, their weights as external data: ONNX Runtime maps such
+ * files instead of holding a copy, and protobuf messages end at 2 GiB anyway.
+ */
+const IN_MEMORY_LIMIT = 64 << 20;
 
 export interface LoadedSession {
   readonly session: Session;
@@ -70,7 +73,7 @@ async function loadAsIs(
   const dispose = () => rm(folder, { recursive: true, force: true });
   try {
     const path = join(folder, 'model.onnx');
-    await writeModel(source, path, { externalData: 'file' });
+    await writeModel(source, path, { externalData: 'file', weights: 'link' });
     const session = await host.createSession(path, options);
     return {
       session,

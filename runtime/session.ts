@@ -84,14 +84,19 @@ export class SessionHost {
   }
 
   /**
-   * Loads a model from a path (external data next to it) or from bytes.
+   * Loads a model from a path (external data next to it) or from bytes; with `transfer` the bytes are given away.
    * @throws E_IO, E_INVALID_GRAPH, E_EXTERNAL_DATA for the file; E_UNSUPPORTED for missing kernels or providers.
    */
-  async createSession(model: string | Uint8Array, options: SessionOptions = {}): Promise<Session> {
+  async createSession(
+    model: string | Uint8Array,
+    options: SessionOptions = {},
+    { transfer = false }: { readonly transfer?: boolean } = {},
+  ): Promise<Session> {
     const where = typeof model === 'string' ? model : 'model in memory';
     if (typeof model === 'string' && !existsSync(model))
       fail('E_IO', { message: 'The model file does not exist', where, remedy: 'Check the path.' });
-    const reply = await this.#send({ op: 'create', model, options: rawOptions(options) }, where);
+    const buffers = transfer && typeof model !== 'string' ? wholeBuffers([model]) : [];
+    const reply = await this.#send({ op: 'create', model, options: rawOptions(options) }, where, buffers);
     return new Session(this, reply as CreatedReply, where);
   }
 
@@ -193,7 +198,7 @@ export class Session {
     const fetch =
       request.fetch ?? this.outputs.map((output) => output.name).filter((name) => !(name in keep));
     this.#check(feeds, resident, [...fetch, ...Object.keys(keep)]);
-    const buffers = transfer ? transferable(feeds) : [];
+    const buffers = transfer ? wholeBuffers(Object.values(feeds).map(({ data }) => data)) : [];
     const reply = await this.host.request(
       { op: 'run', session: this.#id, feeds, resident, keep, fetch },
       this.where,
@@ -277,11 +282,11 @@ function checkTensor(info: TensorInfo, tensor: HostTensor, where: string): void 
     });
 }
 
-function transferable(tensors: Tensors): ArrayBuffer[] {
+/** Buffers that belong to one array alone and can be moved to another thread. */
+function wholeBuffers(arrays: readonly Uint8Array[]): ArrayBuffer[] {
   const buffers = new Set<ArrayBuffer>();
-  for (const { data } of Object.values(tensors))
-    if (data.buffer instanceof ArrayBuffer && data.byteLength === data.buffer.byteLength)
-      buffers.add(data.buffer);
+  for (const { buffer, byteLength } of arrays)
+    if (buffer instanceof ArrayBuffer && byteLength === buffer.byteLength) buffers.add(buffer);
   return [...buffers];
 }
 

@@ -28,7 +28,6 @@ const SELF_LABELED: ReadonlySet<string> = new Set(['causal-lm']);
 const READERS: Readonly<Record<string, (path: string, options: LoadOptions) => Promise<Dataset>>> = {
   '.jsonl': loadJsonl,
   '.ndjson': loadJsonl,
-  '.json': loadJsonl,
   '.safetensors': async (path) => loadTensorData(path),
   '.txt': loadText,
   '.md': loadText,

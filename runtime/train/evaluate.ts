@@ -1,4 +1,5 @@
 /** Loss and metrics over a whole data set. */
+import { fail } from '../../src/errors.js';
 import type { Collator } from '../data/batch.js';
 import type { Dataset } from '../data/dataset.js';
 import type { EvalResult } from './events.js';
@@ -21,6 +22,12 @@ export async function evaluate(
     parts.push(await stepper.evaluate(batch.feeds));
     examples += batch.examples;
   }
+  if (parts.length === 0)
+    fail('E_INVALID_DATA', {
+      message: `${dataset.length} examples do not fill one evaluation batch of ${batchSize}`,
+      where: dataset.source,
+      remedy: 'Hold out more examples, or export the model with a dynamic batch axis.',
+    });
   const { loss, weight, metrics } = stepper.combine(parts);
   return {
     loss,

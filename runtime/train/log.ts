@@ -10,10 +10,12 @@ export type LogEntry = { readonly step: number } & Readonly<Record<string, unkno
 export class RunLog {
   readonly path: string;
   readonly #fd: number;
+  readonly #evaluated: Set<number>;
 
-  private constructor(path: string, fd: number) {
+  private constructor(path: string, fd: number, kept: readonly LogEntry[]) {
     this.path = path;
     this.#fd = fd;
+    this.#evaluated = new Set(kept.filter((entry) => 'eval' in entry).map((entry) => entry.step));
   }
 
   /** Opens a log to append to. Entries past `step` (of a killed run that is resumed) are dropped first. */
@@ -24,10 +26,15 @@ export class RunLog {
     await atomicWrite(path, { force: true }, async (sink) => {
       await sink.write(new TextEncoder().encode(text));
     });
-    return new RunLog(path, openSync(path, 'a'));
+    return new RunLog(path, openSync(path, 'a'), kept);
   }
 
+  /** Appends an entry; the evaluation of a step that the log already has is not repeated. */
   write(entry: LogEntry): void {
+    if ('eval' in entry) {
+      if (this.#evaluated.has(entry.step)) return;
+      this.#evaluated.add(entry.step);
+    }
     try {
       writeSync(this.#fd, `${JSON.stringify(entry)}\n`);
     } catch (cause) {

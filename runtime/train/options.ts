@@ -79,6 +79,8 @@ export interface TrainResult {
   readonly trainable: number;
   readonly seconds: number;
   readonly params: ReadonlyMap<string, HostTensor>;
+  /** Names of the classes by label, where labels were given as text. */
+  readonly classes?: readonly string[];
 }
 
 /** Steps of a run. */

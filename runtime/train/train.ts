@@ -287,6 +287,7 @@ async function loop(context: LoopContext): Promise<TrainResult> {
     trainable,
     seconds,
     params,
+    ...(run.data.classes === undefined ? {} : { classes: run.data.classes }),
   };
 }
 

@@ -71,7 +71,6 @@ export function regression(accumulation = 1): TrainArtifacts {
       base: 'sha256:base',
       config: {},
       seed: 0,
-      base: 'sha256:base',
       sites: [
         {
           path: 'layer',

@@ -129,6 +129,22 @@ describe('sessions', () => {
     await refuses(host.createSession(bf16), 'E_UNSUPPORTED', /bfloat16/);
   });
 
+  it('reads external data from memory', async () => {
+    const stored = tensorOfNumbers('float32', [2], [3, -4]);
+    const model = tinyModel({
+      inputs: { x: ['float32', [2]] },
+      outputs: { y: ['float32', [2]] },
+      external: { w: { tensor: stored, file: 'weights.bin' } },
+      nodes: [{ op: 'Mul', in: ['x', 'w'], out: ['y'] }],
+    });
+    const session = await host.createSession(model, {
+      externalData: [{ path: 'weights.bin', data: stored.data }],
+    });
+    const { y } = await session.run({ x: tensorOfNumbers('float32', [2], [10, 1]) });
+    expect([...numbersOf(y!)]).toEqual([30, -4]);
+    await refuses(host.createSession(model), 'E_EXTERNAL_DATA');
+  });
+
   it('passes every element type through unchanged', async () => {
     for (const dtype of [
       'float32',

@@ -19,6 +19,8 @@ export interface TinySpec {
   readonly outputs: Readonly<Record<string, Port>>;
   readonly nodes: readonly TinyNode[];
   readonly initializers?: Readonly<Record<string, HostTensor>>;
+  /** Initializers whose bytes are in another file. */
+  readonly external?: Readonly<Record<string, { readonly tensor: HostTensor; readonly file: string }>>;
   readonly opset?: number;
 }
 
@@ -45,12 +47,21 @@ export function tinyModel(spec: TinySpec): Uint8Array {
       name: 'tiny',
       input: Object.entries(spec.inputs).map(port),
       output: Object.entries(spec.outputs).map(port),
-      initializer: Object.entries(spec.initializers ?? {}).map(([name, tensor]) => ({
-        name,
-        dataType: DTYPE_CODES[tensor.dtype],
-        dims: [...tensor.dims],
-        rawData: tensor.data,
-      })),
+      initializer: [
+        ...Object.entries(spec.initializers ?? {}).map(([name, tensor]) => ({
+          name,
+          dataType: DTYPE_CODES[tensor.dtype],
+          dims: [...tensor.dims],
+          rawData: tensor.data,
+        })),
+        ...Object.entries(spec.external ?? {}).map(([name, { tensor, file }]) => ({
+          name,
+          dataType: DTYPE_CODES[tensor.dtype],
+          dims: [...tensor.dims],
+          dataLocation: onnx.TensorProto.DataLocation.EXTERNAL,
+          externalData: [{ key: 'location', value: file }],
+        })),
+      ],
       node: spec.nodes.map((node) => ({
         opType: node.op,
         name: `${node.op}_${node.out[0]}`,

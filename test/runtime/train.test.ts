@@ -144,6 +144,11 @@ describe('training', () => {
     expect(readFileSync(join(out, 'checkpoints', 'best.safetensors'))).toEqual(
       readFileSync(join(whole.adapter!, '..', 'checkpoints', 'best.safetensors')),
     );
+    // Resuming a run that is over repeats its last evaluation and changes nothing.
+    const again = await train({ ...settings, out, resume: true });
+    expect(again.losses).toEqual([]);
+    expect(again.evals).toEqual([whole.evals.at(-1)]);
+    expect(readFileSync(again.log, 'utf8')).toBe(readFileSync(whole.log, 'utf8'));
     // Two newest and the best one.
     expect(readdirSync(join(out, 'checkpoints')).sort()).toEqual([
       'best.safetensors',
