@@ -7,6 +7,7 @@ import type { Model } from '../../src/model.js';
 import { type AdapterParam, readAdapterRecord, trainableParams } from '../adapter-record.js';
 import { lossById } from '../losses/index.js';
 import { optimizerById } from '../optimizers/index.js';
+import { parseOptions } from '../options.js';
 import { describeBatch, describeGraphs, type GraphName, tensorOf } from './describe.js';
 import { emitEval } from './eval.js';
 import { emitUpdate, finishGrad, finishStep } from './finish.js';
@@ -43,7 +44,14 @@ export function emitStep(adapted: Model, options: StepOptions): StepArtifacts {
     options.optimizerConfig,
   );
   const accumulation = checkCount('accumulation', options.accumulation ?? 1);
-  const maxNorm = options.clip ?? null;
+  const maxNorm = checkRange('clip', options.clip ?? null, (norm) => norm > 0, 'a norm above 0');
+  const dropout = checkRange('dropout', options.dropout, (p) => p >= 0 && p < 1, 'a probability in [0, 1)');
+  const lossScale = checkRange('lossScale', options.lossScale, (scale) => scale > 0, 'a factor above 0');
+  const { config: schedule } = parseOptions(
+    scheduleSchema,
+    options.schedule ?? { id: 'constant', learningRate: 1e-3 },
+    'schedule',
+  );
   const names = new PublicNames(adapted);
   const fixed = claimFixedNames(names);
   const labelNames = new Map<string, string>();
@@ -54,8 +62,8 @@ export function emitStep(adapted: Model, options: StepOptions): StepArtifacts {
     labelNames,
     mean: accumulation === 1,
     seedName: fixed.seed,
-    dropout: options.dropout,
-    lossScale: options.lossScale,
+    dropout,
+    lossScale,
   });
   const metrics = (train.objective.built.metrics ?? []).map(({ name }) => names.claim(name));
   const params = train.trained.map(({ param }) => param);
@@ -108,7 +116,7 @@ export function emitStep(adapted: Model, options: StepOptions): StepArtifacts {
       model: evaluation.outputs.map(({ name, value }) => ({ name, ...tensorOf(value.type) })),
     },
     loss: { id: loss.id, config: loss.config, perplexity: loss.perplexity },
-    schedule: scheduleSchema.parse(options.schedule ?? { id: 'constant', learningRate: 1e-3 }),
+    schedule,
     clipping: maxNorm === null ? null : { maxNorm },
     accumulation:
       accumulation === 1
@@ -128,6 +136,17 @@ export function emitStep(adapted: Model, options: StepOptions): StepArtifacts {
 function checkCount(what: string, count: number): number {
   if (Number.isSafeInteger(count) && count >= 1) return count;
   return fail('E_USAGE', { message: `${what} is ${count}`, remedy: 'Give a whole number from 1' });
+}
+
+/** Throws E_USAGE for a number that is not what the option takes; absent passes. */
+function checkRange<T extends number | null | undefined>(
+  what: string,
+  value: T,
+  fits: (value: number) => boolean,
+  wanted: string,
+): T {
+  if (value === null || value === undefined || (Number.isFinite(value) && fits(value))) return value;
+  return fail('E_USAGE', { message: `${what} is ${value}`, remedy: `Give ${wanted}` });
 }
 
 /** Throws E_NO_MATCH for settings of a group that no parameter is in. */

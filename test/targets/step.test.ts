@@ -257,6 +257,21 @@ describe('step target', () => {
     expect(step?.graph.inputs.map(({ name }) => name)).not.toContain('fc2.lora_A');
   });
 
+  it.each([
+    [{ clip: 0 }, /clip is 0. Give a norm above 0/],
+    [{ dropout: 1 }, /dropout is 1/],
+    [{ accumulation: 1.5 }, /accumulation is 1.5/],
+    [{ lossScale: Number.NaN }, /lossScale is NaN/],
+    [{ schedule: { id: 'linear', learningRate: -1 } }, /schedule/],
+    [{ optimizer: 'lion' }, /no optimizer 'lion'/],
+    [{ lossConfig: { labelSmoothing: 2 } }, /labelSmoothing/],
+  ])('refuses %o', (options, message) => {
+    expect(() => emitStep(mlp(), { ...LOSS, ...options })).toThrow(message);
+    expect(() => emitStep(mlp(), { ...LOSS, ...options })).toThrow(
+      expect.objectContaining({ code: 'E_USAGE' }),
+    );
+  });
+
   it('refuses models without an adapter', () => {
     const model = mlp();
     model.metadata.clear();
