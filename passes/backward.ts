@@ -12,6 +12,7 @@ import { elementCount, isFloat } from '../src/types.js';
 import type { Edit } from './edit.js';
 import { GradientContext } from './grad/context.js';
 import { activeRegion } from './grad/region.js';
+import { gradientLookup } from './grad/registry.js';
 import type { Gradient, Scaled } from './grad/rule.js';
 import { Shapes } from './grad/shapes.js';
 
@@ -24,6 +25,8 @@ export interface BackwardOptions {
   readonly seed?: Value;
   /** What the gradient is when the loss does not depend on a value: an error (default) or zeros. */
   readonly unreachable?: 'error' | 'zeros';
+  /** Rules of one's own; they win over those that ship. */
+  readonly rules?: readonly Gradient[];
 }
 
 export interface BackwardResult {
@@ -40,7 +43,7 @@ export interface BackwardResult {
 export function backward(model: Model, options: BackwardOptions): BackwardResult {
   const { loss, wrt } = options;
   checkLoss(loss, options.seed);
-  const region = activeRegion(model, wrt, loss);
+  const region = activeRegion(model, wrt, loss, gradientLookup(options.rules));
   const b = new Builder(model, { provenance: 'backward' });
   const cotangents = new Cotangents(b);
   const shapes = new Shapes(model, b);

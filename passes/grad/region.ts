@@ -6,7 +6,7 @@ import { fail } from '../../src/errors.js';
 import { type Node, type Value, walkNodes } from '../../src/graph.js';
 import type { Model } from '../../src/model.js';
 import { formatType, isFloat } from '../../src/types.js';
-import { gradientOf } from './registry.js';
+import { type GradientLookup, gradientLookup } from './registry.js';
 import type { Gradient } from './rule.js';
 import { stopsGradient } from './stop-gradient.js';
 
@@ -26,7 +26,12 @@ export interface Region {
  * Finds the region.
  * @throws E_NO_GRADIENT when the loss does not depend on a trainable, or an op on a path has no rule.
  */
-export function activeRegion(model: Model, wrt: readonly Value[], loss: Value): Region {
+export function activeRegion(
+  model: Model,
+  wrt: readonly Value[],
+  loss: Value,
+  lookup: GradientLookup = gradientLookup(),
+): Region {
   const trace = new Trace(wrt);
   for (const node of model.graph.nodes()) trace.forward(node);
   const candidates: Node[] = [];
@@ -39,7 +44,7 @@ export function activeRegion(model: Model, wrt: readonly Value[], loss: Value): 
   }
   const nodes = candidates.reverse().map((node) => ({
     node,
-    gradient: ruleFor(node, model) ?? missing(node, trace, needed, loss),
+    gradient: ruleFor(node, model, lookup) ?? missing(node, trace, needed, loss),
   }));
   return { nodes, isActive: (value) => trace.has(value) && needed.has(value) };
 }
@@ -104,9 +109,9 @@ function carriesGradient(value: Value): boolean {
   return type.kind === 'tensor' ? isFloat(type.dtype) : type.kind === 'sequence' || type.kind === 'optional';
 }
 
-function ruleFor(node: Node, model: Model): Gradient | undefined {
+function ruleFor(node: Node, model: Model, lookup: GradientLookup): Gradient | undefined {
   if (node.subgraphs.length > 0) return undefined;
-  return gradientOf(node, model.opsets.get(node.domain) ?? 1);
+  return lookup(node, model.opsets.get(node.domain) ?? 1);
 }
 
 const SHOWN = 24;
@@ -139,7 +144,7 @@ function missing(node: Node, trace: Trace, needed: ReadonlyMap<Value, Node | und
     where: control ? `${node.label}; path ${shown.join(' → ')}` : node.label,
     remedy: control
       ? 'Export the model with the branch fixed or the loop unrolled, or choose targets behind this node.'
-      : 'Choose targets behind this node, expand it into standard ops, or add a rule in passes/grad (see docs/architecture.md).',
+      : 'Choose targets behind this node, expand it into standard ops, or give a rule for it (gradientRules, see docs/architecture.md).',
   });
 }
 

@@ -38,11 +38,16 @@ function key(op: string, domain: string): string {
   return `${domain}:${op}`;
 }
 
-const byOp = new Map<string, Gradient[]>();
-for (const gradient of FAMILIES.flat()) {
-  const name = key(gradient.op, gradient.domain ?? '');
-  byOp.set(name, [...(byOp.get(name) ?? []), gradient]);
+function indexed(gradients: readonly Gradient[]): ReadonlyMap<string, readonly Gradient[]> {
+  const index = new Map<string, Gradient[]>();
+  for (const gradient of gradients) {
+    const name = key(gradient.op, gradient.domain ?? '');
+    index.set(name, [...(index.get(name) ?? []), gradient]);
+  }
+  return index;
 }
+
+const byOp = indexed(FAMILIES.flat());
 
 /** Every registered rule. */
 export function allGradients(): readonly Gradient[] {
@@ -50,10 +55,20 @@ export function allGradients(): readonly Gradient[] {
 }
 
 /** The rule for a node under an opset version of its domain. */
-export function gradientOf(node: Node, opset: number): Gradient | undefined {
-  return byOp
-    .get(key(node.op, node.domain))
-    ?.find(({ opsets }) => opsets === undefined || (opset >= opsets[0] && opset <= opsets[1]));
+export type GradientLookup = (node: Node, opset: number) => Gradient | undefined;
+
+/** Looks in rules of one's own first, then in those that ship. */
+export function gradientLookup(own: readonly Gradient[] = []): GradientLookup {
+  const indexes = own.length === 0 ? [byOp] : [indexed(own), byOp];
+  return (node, opset) => {
+    for (const index of indexes) {
+      const found = index
+        .get(key(node.op, node.domain))
+        ?.find(({ opsets }) => opsets === undefined || (opset >= opsets[0] && opset <= opsets[1]));
+      if (found !== undefined) return found;
+    }
+    return undefined;
+  };
 }
 
 /** Whether some version of the operator has a gradient rule, or is expanded into ops that have. */

@@ -7,6 +7,7 @@ import { valuesRead } from '../../src/order.js';
 import { type DType, isFloat, tensorType } from '../../src/types.js';
 import { backward } from '../backward.js';
 import { applyEdit } from '../edit.js';
+import type { Gradient } from '../grad/rule.js';
 import { type BuiltLoss, type ConfiguredLoss, castTo, type LabelInput } from '../losses/loss.js';
 import { appender } from './append.js';
 import type { PublicNames } from './names.js';
@@ -89,6 +90,8 @@ export interface DifferentiateOptions {
   readonly mean: boolean;
   /** Factor while gradients flow; divided out of the result. */
   readonly lossScale: number;
+  /** Gradient rules of one's own. */
+  readonly rules?: readonly Gradient[];
 }
 
 /**
@@ -98,7 +101,7 @@ export function differentiate(
   model: Model,
   { b, append, built, scale }: Objective,
   wrt: readonly Value[],
-  { mean, lossScale }: DifferentiateOptions,
+  { mean, lossScale, rules = [] }: DifferentiateOptions,
 ): Map<Value, Value> {
   const dtype = dtypeOf(built.total);
   const factor = !mean ? b.scalar(lossScale, dtype) : lossScale === 1 ? scale : b.op.Mul(scale, lossScale);
@@ -109,6 +112,7 @@ export function differentiate(
     loss: of,
     seed,
     wrt: wrt.filter((value) => read.has(value)),
+    rules,
   });
   applyEdit(edit);
   if (lossScale === 1) return gradients;

@@ -1,7 +1,9 @@
 /** What the step target can be asked for. */
 import type { z } from 'zod';
+import type { Gradient } from '../grad/rule.js';
 import type { Loss } from '../losses/loss.js';
 import type { Optimizer } from '../optimizers/optimizer.js';
+import type { Pass } from '../pass.js';
 import type { scheduleSchema } from './manifest.js';
 
 /** Settings of one parameter group. */
@@ -34,6 +36,10 @@ export interface StepOptions {
    * gradients do not underflow in half precision. Default 256 for float16 models and 1 for others.
    */
   readonly lossScale?: number;
+  /** Gradient rules of one's own, by operator of the normalised graph; they win over those that ship. */
+  readonly gradientRules?: readonly Gradient[];
+  /** Passes of one's own that run on the training copy before its normalisation, e.g. to expand an operator. */
+  readonly lowerings?: readonly Pass[];
   /** Give the gradient of every parameter as an output of the `step` graph. Default false. */
   readonly gradients?: boolean;
   /** Outputs of the model in the eval graph: what the loss reads, or all. Default `loss`. */

@@ -64,6 +64,8 @@ export function emitStep(adapted: Model, options: StepOptions): StepArtifacts {
     seedName: fixed.seed,
     dropout,
     lossScale,
+    gradientRules: options.gradientRules ?? [],
+    lowerings: options.lowerings ?? [],
   });
   const metrics = (train.objective.built.metrics ?? []).map(({ name }) => names.claim(name));
   const params = train.trained.map(({ param }) => param);

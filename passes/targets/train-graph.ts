@@ -8,8 +8,10 @@ import type { Model } from '../../src/model.js';
 import { tensorType } from '../../src/types.js';
 import type { AdapterParam } from '../adapter-record.js';
 import { adapterDropouts, lowerDropout, probabilityOf } from '../dropout.js';
+import type { Gradient } from '../grad/rule.js';
 import type { ConfiguredLoss } from '../losses/loss.js';
 import { normalizeForTraining } from '../normalize/index.js';
+import type { Pass } from '../pass.js';
 import { runPasses } from '../runner.js';
 import type { PublicNames } from './names.js';
 import { addObjective, differentiate, type LabelNames, type Objective } from './objective.js';
@@ -24,6 +26,8 @@ export interface TrainGraphOptions {
   readonly seedName: string;
   readonly dropout: number | undefined;
   readonly lossScale: number | undefined;
+  readonly gradientRules: readonly Gradient[];
+  readonly lowerings: readonly Pass[];
 }
 
 export interface TrainGraph {
@@ -58,14 +62,14 @@ export function buildTrainGraph(
   const seed = new Value({ name: options.seedName, type: tensorType('int32', []) });
   lowerDropout(model, seed, options.dropout);
   if (dropout > 0) model.graph.addInput(seed);
-  runPasses(model, normalizeForTraining);
+  runPasses(model, [...options.lowerings, ...normalizeForTraining]);
   const objective = addObjective(model, options.loss, options.names, options.labelNames);
   const lossScale = options.lossScale ?? (objective.modelDtype === 'float16' ? FLOAT16_LOSS_SCALE : 1);
   const gradients = differentiate(
     model,
     objective,
     lifted.map(({ input }) => input),
-    { mean: options.mean, lossScale },
+    { mean: options.mean, lossScale, rules: options.gradientRules },
   );
   const trained: { param: AdapterParam; input: Value; gradient: Value }[] = [];
   const untrained: AdapterParam[] = [];
