@@ -1,5 +1,6 @@
 /** Gradients of broadcasting arithmetic. Contributions have the output's shape; the driver sums broadcast axes. */
 import type { Value } from '../../src/graph.js';
+import { compositeOf } from './composite.js';
 import type { GradientContext } from './context.js';
 import { type Contribution, defineGradient, type Gradient, type GradientRule } from './rule.js';
 
@@ -99,11 +100,10 @@ export const arithmetic: readonly Gradient[] = [
     'Mean',
     each((c) => 1 / c.node.inputs.length),
   ),
-  broadcast('Mul', (c) =>
-    c.input(0) === c.input(1)
-      ? [() => ({ value: c.op.Mul(c.dy, c.x), scale: 2 })]
-      : [times(c, c.input(1)), times(c, c.input(0))],
-  ),
+  broadcast('Mul', (c) => {
+    if (c.input(0) === c.input(1)) return [() => ({ value: c.op.Mul(c.dy, c.x), scale: 2 })];
+    return compositeOf(c) ?? [times(c, c.input(1)), times(c, c.input(0))];
+  }),
   broadcast('Div', (c) => {
     const divisor = c.scalar(c.input(1));
     return [

@@ -191,11 +191,25 @@ export class Shapes {
     return undefined;
   }
 
-  /**
-   * Transpose, composed with the transposes that made the value: no node where they cancel, and a value the graph
-   * already has where one fits.
-   */
+  /** Transpose, composed with the transposes that made the value; no node where they cancel. */
   transpose(value: Value, perm: readonly number[]): Value {
+    const { source, total } = this.#untransposed(value, perm);
+    return this.#known(source, total) ?? this.#transposeOf(source, total);
+  }
+
+  /**
+   * Swaps the last two axes. Unless the result is at hand, the swap is of the value itself and not of what it was
+   * transposed from: runtimes fuse exactly this Transpose into the product that reads it.
+   */
+  swapLast(value: Value): Value {
+    const n = this.rank(value);
+    const perm = Array.from({ length: n }, (_, i) => i);
+    const swap = [...perm.slice(0, n - 2), n - 1, n - 2];
+    const { source, total } = this.#untransposed(value, swap);
+    return this.#known(source, total) ?? this.#transposeOf(value, swap);
+  }
+
+  #untransposed(value: Value, perm: readonly number[]): { source: Value; total: number[] } {
     let source = value;
     let total = [...perm];
     let node: Node | undefined = source.producer;
@@ -206,31 +220,26 @@ export class Shapes {
       source = input;
       node = source.producer;
     }
-    if (total.every((axis, i) => axis === i)) return source;
-    const key = total.join(',');
-    const known = this.#transposed.get(source) ?? new Map<string, Value>();
-    this.#transposed.set(source, known);
-    const found = known.get(key) ?? this.#existingTranspose(source, total);
-    if (found !== undefined) return found;
-    const made = this.b.op.Transpose(source, { perm: total });
-    known.set(key, made);
+    return { source, total };
+  }
+
+  #transposeOf(value: Value, perm: readonly number[]): Value {
+    const made = this.b.op.Transpose(value, { perm });
+    this.#transposed.set(value, (this.#transposed.get(value) ?? new Map()).set(perm.join(','), made));
     return made;
   }
 
-  #existingTranspose(source: Value, perm: readonly number[]): Value | undefined {
+  /** The transposed value where it exists: made here before, or by the model. */
+  #known(source: Value, perm: readonly number[]): Value | undefined {
+    if (perm.every((axis, i) => axis === i)) return source;
+    const made = this.#transposed.get(source)?.get(perm.join(','));
+    if (made !== undefined) return made;
     for (const user of source.users) {
       if (user.op !== 'Transpose' || user.domain !== '' || user.graph !== this.#graph) continue;
       const own = permOf(user, perm.length);
       if (own.every((axis, i) => axis === perm[i])) return user.output();
     }
     return undefined;
-  }
-
-  /** Swaps the last two axes. */
-  swapLast(value: Value): Value {
-    const perm = Array.from({ length: this.rank(value) }, (_, i) => i);
-    const n = perm.length;
-    return this.transpose(value, [...perm.slice(0, n - 2), n - 1, n - 2]);
   }
 
   /** Zeros with the shape and dtype of `like`. */

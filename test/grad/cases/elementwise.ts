@@ -58,6 +58,9 @@ const old: Variant[] = ['static', 'symbolic'];
 const hardSwish: Draw = (random, i) => [-1.3, -0.5, 0.4, 1.1][i % 4]! + 0.2 * random();
 const f32 = { dtype: 'float32' } as const;
 
+const rootMeanSquare = (b: Builder, squares: Value) =>
+  b.op.Sqrt(b.op.Add(b.op.ReduceMean(squares, [-1], { keepdims: 1 }), 0.1));
+
 export const elementwise: Record<string, GradientCase[]> = {
   Identity: [unary('Identity', (b, x) => b.op.Identity(x))],
   Neg: [unary('Neg', (b, x) => b.op.Neg(x))],
@@ -89,6 +92,19 @@ export const elementwise: Record<string, GradientCase[]> = {
   Mul: [
     ...binary('Mul', (b, x, y) => b.op.Mul(x, y)),
     unary('Mul by itself', (b, x) => b.op.Mul(x, x)),
+    // ONNX Runtime fuses this to an op that has no float64 kernel.
+    unary('SiLU', (b, x) => b.op.Mul(x, b.op.Sigmoid(x)), draw.normal, f32),
+    unary('SiLU with another reader of the gate', (b, x) => {
+      const gate = b.op.Sigmoid(x);
+      return b.op.Add(b.op.Mul(gate, x), b.op.Exp(gate));
+    }),
+    unary('RMS norm by Reciprocal', (b, x) =>
+      b.op.Mul(x, b.op.Reciprocal(rootMeanSquare(b, b.op.Pow(x, 2)))),
+    ),
+    unary('RMS norm by Div', (b, x) => b.op.Mul(b.op.Div(1, rootMeanSquare(b, b.op.Mul(x, x))), x)),
+    unary('no RMS norm: squares of another value', (b, x) =>
+      b.op.Mul(x, b.op.Reciprocal(rootMeanSquare(b, b.op.Pow(b.op.Exp(x), 2)))),
+    ),
     unary('Mul by a number', (b, x) => b.op.Add(b.op.Mul(x, 0.3), b.op.Exp(b.op.Mul(-2, x)))),
   ],
   Div: [
