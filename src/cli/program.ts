@@ -5,7 +5,7 @@ import { EXIT, PeftCompileError } from '../errors.js';
 import { cleanupPending } from '../onnx/index.js';
 import { interruption } from './interrupt.js';
 import { warn } from './output.js';
-import { packageVersion } from './package-version.js';
+import { packageVersion } from './package-file.js';
 import { VERBS } from './verbs.js';
 
 const EXIT_HELP = `

@@ -6,6 +6,7 @@ import { insertCommand } from './insert.js';
 import { inspectCommand } from './inspect.js';
 import { methodsCommand } from './methods.js';
 import { printCommand } from './print.js';
+import { quickstartCommand } from './quickstart.js';
 import { trainCommand } from './train.js';
 import { verifyCommand } from './verify.js';
 
@@ -18,4 +19,5 @@ export const VERBS: readonly (() => Command)[] = [
   verifyCommand,
   methodsCommand,
   printCommand,
+  quickstartCommand,
 ];
