@@ -9,6 +9,7 @@ import {
   pruneCheckpoints,
   saveCheckpoint,
 } from './checkpoint.js';
+import { persist } from './persist.js';
 import type { Stepper } from './stepper.js';
 
 export class Checkpoints {
@@ -91,13 +92,6 @@ export class Checkpoints {
       params: await this.#stepper.params(),
       state: await this.#stepper.state(),
     };
-    const interrupted = this.#signal?.aborted ?? false;
-    try {
-      return await saveCheckpoint(this.folder, checkpoint, { best });
-    } catch (error) {
-      // An interrupt while the file was being written removes the half-written file: write it once more, whole.
-      if (interrupted || this.#signal?.aborted !== true) throw error;
-      return saveCheckpoint(this.folder, checkpoint, { best });
-    }
+    return persist(this.#signal, () => saveCheckpoint(this.folder, checkpoint, { best }));
   }
 }

@@ -5,16 +5,21 @@ import type { Dataset } from '../data/dataset.js';
 import type { EvalResult } from './events.js';
 import type { Measured, Stepper } from './stepper.js';
 
-/** Evaluates without dropout, in file order. An incomplete last batch is filled up or, where that cannot be, left out. */
+/**
+ * Evaluates without dropout, in file order. An incomplete last batch is filled up or, where that cannot be, left out.
+ * Undefined when the signal was given before the end.
+ */
 export async function evaluate(
   stepper: Stepper,
   dataset: Dataset,
   collator: Collator,
   batchSize: number,
-): Promise<EvalResult> {
+  signal?: AbortSignal,
+): Promise<EvalResult | undefined> {
   const parts: Measured[] = [];
   let examples = 0;
   for (let start = 0; start < dataset.length; start += batchSize) {
+    if (signal?.aborted === true) return undefined;
     const end = Math.min(start + batchSize, dataset.length);
     const complete = end - start === (collator.batchSize ?? end - start);
     if (!complete && !collator.canFill) break;

@@ -43,7 +43,7 @@ export class Stepper {
   readonly #artifacts: TrainArtifacts;
   readonly #options: SessionOptions;
   readonly #host = new SessionHost();
-  readonly #sessions = new Map<GraphName, LoadedSession>();
+  readonly #sessions = new Map<GraphName, Promise<LoadedSession>>();
 
   constructor(artifacts: TrainArtifacts, options: SessionOptions = {}) {
     this.manifest = artifacts.manifest;
@@ -126,7 +126,8 @@ export class Stepper {
   }
 
   async close(): Promise<void> {
-    for (const session of this.#sessions.values()) await session.dispose();
+    for (const loaded of await Promise.allSettled(this.#sessions.values()))
+      if (loaded.status === 'fulfilled') await loaded.value.dispose();
     await this.#host.close();
   }
 
@@ -238,10 +239,10 @@ export class Stepper {
           message: `The training artifacts have no ${graph} graph`,
           remedy: 'Emit the graphs again.',
         });
-      loaded = await loadSession(this.#host, source, this.#options);
+      loaded = loadSession(this.#host, source, this.#options);
       this.#sessions.set(graph, loaded);
     }
-    return loaded.session;
+    return (await loaded).session;
   }
 }
 

@@ -16,6 +16,7 @@ import type { EvalResult, StopReason, TrainEvent } from './events.js';
 import { fingerprintOf } from './fingerprint.js';
 import { RunLog } from './log.js';
 import { scheduleOf, type TrainOptions, type TrainResult, totalSteps } from './options.js';
+import { persist } from './persist.js';
 import { Plan } from './plan.js';
 import { learningRate } from './schedule.js';
 import { Stepper, type StepResult } from './stepper.js';
@@ -191,7 +192,8 @@ async function loop(context: LoopContext): Promise<TrainResult> {
 
   const evaluateNow = async () => {
     if (run.evalData === undefined) return;
-    const result = await evaluate(stepper, run.evalData, run.collator, run.evalBatchSize);
+    const result = await evaluate(stepper, run.evalData, run.collator, run.evalBatchSize, options.signal);
+    if (result === undefined) return;
     const best = checkpoints.note(result.loss);
     evals.push({ step, ...result });
     log.write({ step, eval: result });
@@ -269,10 +271,11 @@ async function loop(context: LoopContext): Promise<TrainResult> {
       ? (await loadCheckpoint(bestPath)).params
       : await stepper.params();
   if (reason !== 'interrupted') {
-    await writeAdapter(adapterPath, artifacts.record, new Map([...artifacts.initial, ...params]), {
-      // What an earlier run left was dealt with before the first step.
-      force: true,
-    });
+    const tensors = new Map([...artifacts.initial, ...params]);
+    // What an earlier run left was dealt with before the first step, hence `force`.
+    await persist(options.signal, () =>
+      writeAdapter(adapterPath, artifacts.record, tensors, { force: true }),
+    );
   }
   const seconds = (performance.now() - began) / 1000;
   emit({ type: 'end', step, reason, seconds });

@@ -8,9 +8,12 @@ import { insert } from '../../passes/insert.js';
 import { emitStep } from '../../passes/targets/step.js';
 import { readAdapter } from '../../runtime/adapter-file.js';
 import { artifactsInMemory, loadArtifacts, writeArtifacts } from '../../runtime/artifacts.js';
+import { Collator } from '../../runtime/data/batch.js';
 import type { Dataset, Example } from '../../runtime/data/dataset.js';
 import { type HostTensor, loadTensor, numbersOf, tensorOfNumbers } from '../../runtime/host-tensor.js';
 import { readSafetensors } from '../../runtime/safetensors.js';
+import { evaluate } from '../../runtime/train/evaluate.js';
+import { Stepper } from '../../runtime/train/stepper.js';
 import { train } from '../../runtime/train/train.js';
 import { readModel } from '../../src/onnx/index.js';
 import { repositoryRoot } from '../helpers/fixtures.js';
@@ -127,6 +130,42 @@ describe.skipIf(!existsSync(reference))('training exported transformers', () => 
         expect(Math.abs(norms[i]! / recorded.gradientNorms[i]! - 1), `norm ${i + 1}`).toBeLessThan(1e-3);
       });
     });
+
+  it('measures loss and accuracy over all tokens, whatever the batches', async () => {
+    const model = readModel(join(models, 'gpt2.ts.dynamic.onnx'));
+    insert(model, { method: 'lora', targeting: { targets: ['c_attn'] } });
+    const artifacts = await artifactsInMemory(emitStep(model, { loss: 'causal-lm' }), model);
+    const data: Dataset = {
+      source: 'made up',
+      length: 7,
+      example: (i) => {
+        const values = Array.from({ length: 3 + i }, (_, j) => (i + 3 * j) % 64);
+        const tensor = { dims: [values.length], values };
+        return {
+          where: String(i),
+          tensors: new Map([
+            ['input_ids', tensor],
+            ['labels', tensor],
+          ]),
+        };
+      },
+    };
+    const stepper = new Stepper(artifacts, { threads: 1 });
+    await stepper.load(artifacts.initial);
+    const collator = new Collator(artifacts.manifest.batch);
+    const [one, three, all] = await Promise.all(
+      [1, 3, 7].map((size) => evaluate(stepper, data, collator, size)),
+    );
+    await stepper.close();
+    // 3 + … + 9 tokens, the first of each row predicted by nothing.
+    expect([one!.weight, three!.weight, all!.weight]).toEqual([35, 35, 35]);
+    for (const other of [three!, all!]) {
+      expect(Math.abs(other.loss / one!.loss - 1)).toBeLessThan(1e-5);
+      expect(other.metrics.correct).toBeCloseTo(one!.metrics.correct!, 10);
+      expect(other.perplexity).toBe(Math.exp(other.loss));
+    }
+    expect(Number.isInteger(Math.round(one!.metrics.correct! * 35 * 1e6) / 1e6)).toBe(true);
+  });
 
   it('through files, with dropout, killed after a step and resumed: identical to the run that was not', async () => {
     const model = readModel(join(models, 'gpt2.ts.dynamic.onnx'));

@@ -7,6 +7,7 @@ import { epochOrder } from '../../runtime/data/dataset.js';
 import { numbersOf } from '../../runtime/host-tensor.js';
 import type { TrainEvent } from '../../runtime/train/events.js';
 import { readLog } from '../../runtime/train/log.js';
+import { persist } from '../../runtime/train/persist.js';
 import { learningRate } from '../../runtime/train/schedule.js';
 import { train } from '../../runtime/train/train.js';
 import { fillNormal, randomStream } from '../../src/initializer.js';
@@ -55,6 +56,24 @@ describe('learning-rate schedules', () => {
     expect(at('cosine', 5)).toBe(2);
     expect(at('constant', 20)).toBe(2);
     expect(() => at('triangle', 9)).toThrow(/constant, linear, cosine/);
+  });
+});
+
+describe('persist', () => {
+  it('writes again after an interrupt in the middle, and only then', async () => {
+    const control = new AbortController();
+    let attempts = 0;
+    const failing = (abort: boolean) => async () => {
+      attempts++;
+      if (attempts > 1) return 'written';
+      if (abort) control.abort();
+      throw new Error('gone');
+    };
+    await expect(persist(control.signal, failing(false))).rejects.toThrow('gone');
+    attempts = 0;
+    expect(await persist(control.signal, failing(true))).toBe('written');
+    attempts = 0;
+    await expect(persist(control.signal, failing(true))).rejects.toThrow('gone');
   });
 });
 
