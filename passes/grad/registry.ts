@@ -75,3 +75,9 @@ export function gradientLookup(own: readonly Gradient[] = []): GradientLookup {
 export function hasGradient(op: string, domain = ''): boolean {
   return byOp.has(key(op, domain)) || hasExpansion(op, domain);
 }
+
+/** `hasGradient`, rules of one's own included. */
+export function gradientTest(own: readonly Gradient[] = []): (op: string, domain?: string) => boolean {
+  const index = indexed(own);
+  return (op, domain = '') => index.has(key(op, domain)) || hasGradient(op, domain);
+}

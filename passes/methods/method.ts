@@ -102,7 +102,7 @@ export interface Method {
   };
 }
 
-interface MethodDefinition<Schema extends z.ZodType, L extends string, E extends string> {
+export interface MethodDefinition<Schema extends z.ZodType, L extends string, E extends string> {
   readonly id: string;
   readonly summary: string;
   readonly paper: Paper;
