@@ -131,6 +131,49 @@ describe.skipIf(!existsSync(reference))('training exported transformers', () => 
       });
     });
 
+  it('trains half-precision exports, bfloat16 in float32 arithmetic where there are no kernels', async () => {
+    const values = (i: number) => Array.from({ length: 5 }, (_, j) => (7 * i + 5 * j * j) % 64);
+    const data: Dataset = {
+      source: 'made up',
+      length: 8,
+      example: (i) => {
+        const tensor = { dims: [5], values: values(i) };
+        return {
+          where: String(i),
+          tensors: new Map([
+            ['input_ids', tensor],
+            ['labels', tensor],
+          ]),
+        };
+      },
+    };
+    const losses: (readonly number[])[] = [];
+    for (const name of ['llama.dynamo.dynamic', 'llama.dynamo.fp16', 'llama.dynamo.bf16']) {
+      const model = readModel(join(models, `${name}.onnx`));
+      insert(model, { method: 'lora', targeting: { targets: 'all-linear' }, seed: 1 });
+      const emitted = emitStep(model, {
+        loss: 'causal-lm',
+        schedule: { id: 'constant', learningRate: 0.01 },
+      });
+      const result = await train({
+        artifacts: await artifactsInMemory(emitted, model),
+        data,
+        out: join(folder, name),
+        maxSteps: 8,
+        batchSize: 8,
+        session: { threads: 1 },
+      });
+      losses.push(result.losses);
+      expect(result.losses.at(-1)!).toBeLessThan(0.9 * result.losses[0]!);
+    }
+    const [exact, half, brain] = losses;
+    // Weights rounded once: relative 2^-11 and 2^-8 each, through a network of a dozen products in a row.
+    exact!.forEach((loss, i) => {
+      expect(Math.abs(half![i]! / loss - 1), `fp16, step ${i + 1}`).toBeLessThan(12 * 2 ** -11);
+      expect(Math.abs(brain![i]! / loss - 1), `bf16, step ${i + 1}`).toBeLessThan(12 * 2 ** -8);
+    });
+  });
+
   it('measures loss and accuracy over all tokens, whatever the batches', async () => {
     const model = readModel(join(models, 'gpt2.ts.dynamic.onnx'));
     insert(model, { method: 'lora', targeting: { targets: ['c_attn'] } });
