@@ -41,8 +41,9 @@ function normalised(c: GradientContext, parts: Parts): { dx: () => Value; dScale
     dx: () => {
       const g = scale === undefined ? c.dy : op.Mul(c.dy, scale);
       const r = inverse();
-      // x̂·mean(g·x̂)·r = (x - μ)·r³·mean(g·(x - μ))
-      const slope = op.Mul(mean(c, op.Mul(g, centred()), axes), op.Mul(r, op.Mul(r, r)));
+      // x̂·mean(g·x̂)·r = (x - μ)·r³·mean(g·(x - μ)); r³ alone would leave the range of float16.
+      const mixed = mean(c, op.Mul(g, centred()), axes);
+      const slope = op.Mul(op.Mul(op.Mul(mixed, r), r), r);
       const centredG = isCentred ? op.Sub(g, mean(c, g, axes)) : g;
       return op.Sub(op.Mul(centredG, r), op.Mul(centred(), slope));
     },

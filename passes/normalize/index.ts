@@ -9,6 +9,7 @@ import { expandPass } from './expand.js';
 import { geluPass } from './gelu.js';
 import { inlineFunctions } from './inline-functions.js';
 import { layerNormPass, layerNormStatisticsPass } from './layer-norm.js';
+import { linearPass } from './linear.js';
 import { raiseOpsetPass } from './raise-opset.js';
 import { slicesPass } from './slices.js';
 
@@ -21,5 +22,6 @@ export const normalizeForTraining: readonly Pass[] = [
   layerNormPass,
   geluPass,
   slicesPass,
+  linearPass,
   layerNormStatisticsPass,
 ];

@@ -128,6 +128,21 @@ describe('slices', () => {
   });
 });
 
+describe('linear layers', () => {
+  it('with a bias become one Gemm', async () => {
+    const text = `g (float[2,3,8] x) => (float[2,3,4] y) <float[8,4] w = {0.1,0.2,-0.3,0.4,0.5,0.6,-0.7,0.8,0.9,1,1.1,1.2,
+      1.3,-1.4,1.5,1.6,1.7,1.8,1.9,-2,2.1,2.2,2.3,2.4,-2.5,2.6,2.7,2.8,2.9,3,3.1,3.2}, float[4] b = {1, 2, 3, 4}> {
+      m = MatMul(x, w) y = Add(b, m) }`;
+    expect(await normalised(text)).toEqual(['Reshape', 'Gemm', 'Reshape']);
+  });
+
+  it('stay when something else reads the product', async () => {
+    const text = `g (float[2,3,2] x) => (float[2,3,2] y, float[2,3,2] m)
+      <float[2,2] w = {1, 2, 3, 4}, float[2] b = {1, 2}> { m = MatMul(x, w) y = Add(b, m) }`;
+    expect(await normalised(text)).toEqual(['MatMul', 'Add']);
+  });
+});
+
 describe('old forms', () => {
   it('are raised to opset 20', async () => {
     const text = `g (float[2,3,8] x) => (float[2,3,1] y, float[2,3,8] z, float[2,3,4] l, float[1,2,3,8] u) {
