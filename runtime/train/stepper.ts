@@ -48,7 +48,8 @@ export class Stepper {
   constructor(artifacts: TrainArtifacts, options: SessionOptions = {}) {
     this.manifest = artifacts.manifest;
     this.#artifacts = artifacts;
-    this.#options = options;
+    // A plan of the activations would hold the peak of the forward and of the backward pass apart; it saves no time here.
+    this.#options = { memPattern: false, ...options };
   }
 
   /** Micro-batches per optimizer step. */
