@@ -61,7 +61,7 @@ export function trainCommand(): Command {
     .option('--checkpoint-every <steps>', 'checkpoint every so many steps', count)
     .option('--resume [checkpoint]', 'continue an interrupted run')
     .option('--threads <n>', 'threads of ONNX Runtime', count)
-    .option('--low-memory', 'trade speed for memory: no weight repacking, no activation plan')
+    .option('--low-memory', 'trade speed for memory: use the weights as they lie in the file, without a repacked copy')
     .option('--force', 'replace the results of an earlier run')
     .option('--quiet', 'no progress')
     .option('--json', 'print a JSON report');
@@ -141,7 +141,7 @@ function trainOptions(flags: TrainFlags): Omit<TrainOptions, 'artifacts'> {
   const load = { tokenizer, maxLength };
   const session = {
     threads,
-    ...(lowMemory === true ? { prepack: false, memPattern: false } : {}),
+    ...(lowMemory === true ? { prepack: false } : {}),
   };
   return { data, out, seed, ...defined(given), load: defined(load), session: defined(session) };
 }
