@@ -10,8 +10,7 @@ import { Builder } from '../src/ops/builder.js';
 import { tensorType } from '../src/types.js';
 import type { AdapterParam, AdapterRecord, AdapterSite } from './adapter-record.js';
 import type { Edit } from './edit.js';
-import { rulesOf } from './insert.js';
-import type { Fold, Method } from './methods/method.js';
+import { type Fold, type Method, rulesFor } from './methods/method.js';
 import { resolveMethod } from './methods/registry.js';
 import type { Pass } from './pass.js';
 import { findSites } from './sites/index.js';
@@ -77,11 +76,7 @@ export function planFold(base: Model, record: AdapterRecord, options: PlanFoldOp
   const byTensor = new Map<Value, FoldedSite[]>();
   for (const recorded of record.sites) {
     const site = sites.get(recorded.path) ?? missing(recorded.path, sites);
-    const { fold } = rulesOf<{ readonly fold: Fold<Record<string, unknown>, string> }>(
-      method.sites[site.kind],
-      method,
-      site,
-    );
+    const { fold } = rulesFor(method, site.kind, site.path);
     if (typeof fold !== 'function') impossible.push({ path: site.path, reason: fold.impossible });
     else if (site.weight.storage !== 'dense') impossible.push({ path: site.path, reason: quantised(site) });
     else push(byTensor, site.weight.value, { site, recorded, fold });

@@ -2,38 +2,30 @@
  * Insertion: wires a method into every selected site and leaves a record of it in the model's metadata. The pass knows
  * sites and formulas, not methods: what is replaced (the output or the weight) is what the formula returns.
  */
-import { z } from 'zod';
 import { fail } from '../src/errors.js';
-import { type Graph, type Use, Value, walkGraphs } from '../src/graph.js';
+import { Value, walkGraphs } from '../src/graph.js';
 import { initTensor } from '../src/initializer.js';
 import type { Model } from '../src/model.js';
 import { didYouMean } from '../src/nearest.js';
-import { Builder } from '../src/ops/builder.js';
-import type { Ops } from '../src/ops/ops.generated.js';
 import type { Tensor } from '../src/tensor.js';
-import { type DType, tensorType } from '../src/types.js';
-import type { AdapterParam, AdapterRecord, AdapterSite } from './adapter-record.js';
-import { hasAdapterRecord, writeAdapterRecord } from './adapter-record.js';
-import { adapterDropout } from './dropout.js';
-import type { Anchor, Edit, Redirect } from './edit.js';
-import type {
-  AttachContext,
-  Attached,
-  EmbeddingView,
-  Fold,
-  LinearView,
-  Method,
-  ParamSpec,
-} from './methods/method.js';
-import { siteKindsOf } from './methods/method.js';
+import { type DType, isFloat, tensorType } from '../src/types.js';
+import {
+  type AdapterParam,
+  type AdapterRecord,
+  type AdapterSite,
+  hasAdapterRecord,
+  writeAdapterRecord,
+} from './adapter-record.js';
+import { configureMethod, type Method, type ParamSpec, rulesFor, siteKindsOf } from './methods/method.js';
 import { resolveMethod } from './methods/registry.js';
 import type { Pass } from './pass.js';
 import { type RunOptions, runPasses } from './runner.js';
 import { findSites } from './sites/index.js';
 import type { Site } from './sites/site.js';
 import { type SelectedSite, selectSites, type Targeting } from './sites/targeting.js';
+import { dimsOf } from './sites/views.js';
 import { claimName, valueNames } from './value-names.js';
-import { axisLast, consumedLayout, fromMatrix, inversePermutation, toMatrix } from './weight-form.js';
+import { wire } from './wiring.js';
 
 export interface InsertOptions {
   /** A shipped method's id, or a method of one's own. */
@@ -69,7 +61,7 @@ export function insert(model: Model, options: InsertOptions): InsertReport {
       remedy: 'Insert into the base model, or fold the adapter first',
     });
   const base = countWeights(model);
-  const config = parseConfig(method, options.config ?? {});
+  const config = configureMethod(method, options.config ?? {});
   const sites = findSites(model, options.paths === undefined ? {} : { paths: options.paths });
   const kinds = siteKindsOf(method);
   const selected = selectSites(
@@ -163,7 +155,7 @@ export function insertPass(
       const taken = valueNames(model);
       const modules = new Map<string, ModuleParams>();
       for (const { site, overrides } of selected) {
-        const siteConfig = parseConfig(method, { ...config, ...overrides });
+        const siteConfig = configureMethod(method, { ...config, ...overrides });
         const module = site.callOf ?? site.path;
         let params = modules.get(module);
         if (params === undefined) {
@@ -199,7 +191,7 @@ function makeParams(
   const { path, dtype } = site;
   const values: Record<string, Value> = {};
   const record: Record<string, AdapterParam> = {};
-  for (const [role, spec] of Object.entries(paramSpecs(method, site, config))) {
+  for (const [role, spec] of Object.entries(rulesFor(method, site.kind, path).params(dimsOf(site), config))) {
     const key = `${path}.${spec.key ?? role}`;
     const name = claimName(key, taken);
     record[role] = {
@@ -217,175 +209,21 @@ function makeParams(
   return { values, record };
 }
 
-/** The edit that puts the method's formula at a site. */
-function wire(
-  model: Model,
-  method: Method,
-  config: Record<string, unknown>,
-  site: Site,
-  params: Readonly<Record<string, Value>>,
-): Edit {
-  const label = `${method.id} at ${site.path}`;
-  const builder = new Builder(model, { provenance: label });
-  const wiring = attach(builder, method, site, params, config);
-  return {
-    label,
-    graph: site.graph,
-    add: { nodes: builder.nodes, at: wiring.at },
-    addInitializers: builder.initializers,
-    redirect: [wiring.redirect],
-  };
-}
-
-interface Wiring {
-  readonly at: Anchor;
-  readonly redirect: Redirect;
-}
-
-function paramSpecs(method: Method, site: Site, config: Record<string, unknown>): Record<string, ParamSpec> {
-  return site.kind === 'linear'
-    ? rulesOf(method.sites.linear, method, site).params(site, config)
-    : rulesOf(method.sites.embedding, method, site).params(site, config);
-}
-
-/** The rules of a method for a site; E_UNSUPPORTED where it has none. */
-export function rulesOf<Rules>(rules: Rules | undefined, method: Method, site: Site): Rules {
-  return (
-    rules ??
-    fail('E_UNSUPPORTED', {
-      message: `${method.id} has no rules for ${site.kind} sites`,
-      where: site.path,
-      remedy: `It adapts: ${siteKindsOf(method).join(', ')}`,
-    })
-  );
-}
-
-function attach(
-  builder: Builder,
-  method: Method,
-  site: Site,
-  params: Readonly<Record<string, Value>>,
-  config: Record<string, unknown>,
-): Wiring {
-  if (site.y === undefined) return replaceWeight(site, weightForm(builder, method, site, params, config));
-  const { op } = builder;
-  const context: AttachContext = { dropout: (x, p) => adapterDropout(builder, x, p) };
-  const w = { get: () => matrixOf(builder, site) };
-  let attached: Attached;
-  if (site.kind === 'linear') {
-    const { path, inDim, outDim, dtype } = site;
-    const x = featuresLast(op, site.x, site.xAxis);
-    const y = featuresLast(op, site.y, site.yAxis);
-    const view = Object.defineProperty({ path, inDim, outDim, dtype, x, y }, 'w', w) as LinearView;
-    attached = rulesOf(method.sites.linear, method, site).attach(op, view, params, config, context);
-    if ('y' in attached) attached = { y: featuresBack(op, attached.y, site.yAxis) };
-  } else {
-    const { path, vocab, dim, dtype, ids, y } = site;
-    const view = Object.defineProperty({ path, vocab, dim, dtype, ids, y }, 'w', w) as EmbeddingView;
-    attached = rulesOf(method.sites.embedding, method, site).attach(op, view, params, config, context);
-  }
-  if ('w' in attached) return replaceWeight(site, fromMatrixOf(builder, site, attached.w));
-  const producer =
-    site.y.producer ??
-    fail('E_INVALID_GRAPH', { message: 'A site output has no producer', where: site.path });
-  return { at: { after: producer }, redirect: { from: site.y, to: attached.y } };
-}
-
-/** Where a fused op leaves no output to add to, the fold formula itself feeds the op: W' = W + … as a subgraph. */
-function weightForm(
-  builder: Builder,
-  method: Method,
-  site: Site,
-  params: Readonly<Record<string, Value>>,
-  config: Record<string, unknown>,
-): Value {
-  const { fold } = rulesOf<{ readonly fold: Fold<Record<string, unknown>, string> }>(
-    method.sites[site.kind],
-    method,
-    site,
-  );
-  if (typeof fold !== 'function')
-    return fail('E_UNSUPPORTED', {
-      message: `${method.id} needs the output of the linear, which a fused ${site.node.op} does not show`,
-      where: site.path,
-      remedy: 'Export the model without attention fusion',
-    });
-  const { w } = fold(builder.op, { w: matrixOf(builder, site) }, params, config);
-  return fromMatrixOf(builder, site, w);
-}
-
-function replaceWeight(site: Site, weight: Value): Wiring {
-  const { consumed, input } = site.weight;
-  const only = (use: Use) => use.kind === 'node' && use.node === site.node && use.index === input;
-  return { at: { before: site.node }, redirect: { from: consumed, to: weight, only } };
-}
-
-/** The weight the op reads, as [in, out]; built only for formulas that ask for it. */
-function matrixOf({ op }: Builder, site: Site): Value {
-  refusePacked(site);
-  return toMatrix(op, site.weight.consumed, consumedLayout(site));
-}
-
-function fromMatrixOf({ op }: Builder, site: Site, matrix: Value): Value {
-  return fromMatrix(op, matrix, site.weight.consumed, consumedLayout(site));
-}
-
-function refusePacked(site: Site): void {
-  if (site.weight.storage === 'packed')
-    fail('E_UNSUPPORTED', {
-      message: 'The weight is packed in a layout that only its op understands',
-      where: site.path,
-      remedy: 'Choose a method that adds to the output, such as lora',
-    });
-}
-
-function featuresLast(op: Ops, value: Value, axis: number): Value {
-  const perm = axisLast(rankOf(value), axis);
-  return perm === undefined ? value : op.Transpose(value, { perm });
-}
-
-function featuresBack(op: Ops, value: Value, axis: number): Value {
-  const perm = axisLast(rankOf(value), axis);
-  return perm === undefined ? value : op.Transpose(value, { perm: inversePermutation(perm) });
-}
-
-/** Rank of a value; an unknown rank is taken as one whose features are last. */
-function rankOf(value: Value): number {
-  return value.type?.kind === 'tensor' && value.type.shape !== null ? value.type.shape.length : 1;
-}
-
-function parseConfig(method: Method, config: Readonly<Record<string, unknown>>): Record<string, unknown> {
-  const result = method.config.safeParse(config);
-  if (result.success) return result.data;
-  return fail('E_USAGE', {
-    message: `Configuration of ${method.id} is invalid: ${z.prettifyError(result.error)}`,
-    remedy: `See peft-compile methods ${method.id}`,
-  });
-}
-
 function jsonOf(config: Readonly<Record<string, unknown>>): AdapterRecord['config'] {
   return JSON.parse(JSON.stringify(config)) as AdapterRecord['config'];
 }
 
-/** Elements of all floating-point tensors of more than one element: what "share of trainable parameters" divides by. */
+/** Elements of all floating-point initializers of rank 1 and more: what the share of trainable weights divides by. */
 export function countWeights(model: Model): number {
   let count = 0;
-  const add = (graph: Graph) => {
-    for (const value of graph.initializers) {
-      const { tensor } = value;
-      if (tensor === undefined || !FLOATS.has(tensor.dtype) || tensor.dims.length === 0) continue;
-      count += tensor.dims.reduce((product, dim) => product * dim, 1);
-    }
-  };
-  for (const graph of walkGraphs(model.graph)) add(graph);
+  for (const graph of walkGraphs(model.graph))
+    for (const { tensor } of graph.initializers)
+      if (tensor !== undefined && isFloat(tensor.dtype) && tensor.dims.length > 0)
+        count += tensor.dims.reduce((product, dim) => product * dim, 1);
   return count;
 }
 
-const FLOATS = new Set(['float32', 'float16', 'bfloat16', 'float64']);
-
 function sharedWeights(selected: readonly SelectedSite[]): InsertReport['shared'] {
-  const sitesOf = new Map<Value, number>();
-  for (const { site } of selected) sitesOf.set(site.weight.value, (sitesOf.get(site.weight.value) ?? 0) + 1);
   return selected
     .map(({ site }) => ({
       path: site.path,

@@ -7,6 +7,7 @@ import type { Value } from '../src/graph.js';
 import type { Ops } from '../src/ops/ops.generated.js';
 import { payloadOf } from './sites/payload.js';
 import type { ColumnRange, Site } from './sites/site.js';
+import { rowsOf } from './sites/views.js';
 
 /** How a tensor holds a matrix [rows, columns]. */
 export interface MatrixLayout {
@@ -44,7 +45,7 @@ export function consumedLayout(site: Site): MatrixLayout {
 
 function layout(site: Site, dims: readonly number[], transposed: boolean): MatrixLayout {
   const { columns: range, scale } = site.weight;
-  const rows = site.kind === 'linear' ? site.inDim : site.vocab;
+  const rows = rowsOf(site);
   const columns = dims.reduce((product, dim) => product * dim, 1) / rows;
   return { dims, transposed, scale, rows, columns, ...(range === undefined ? {} : { range }) };
 }
@@ -80,21 +81,4 @@ function wholeMatrix(
   const flat =
     dims.length === 2 ? tensor : op.Reshape(tensor, transposed ? [columns, rows] : [rows, columns]);
   return transposed ? op.Transpose(flat, { perm: [1, 0] }) : flat;
-}
-
-/** Permutation that moves `axis` of a tensor of rank `rank` to the end; undefined when it is there already. */
-export function axisLast(rank: number, axis: number): number[] | undefined {
-  const at = axis < 0 ? axis + rank : axis;
-  if (at === rank - 1) return undefined;
-  const perm = Array.from({ length: rank }, (_, i) => i).filter((i) => i !== at);
-  return [...perm, at];
-}
-
-/** Inverse of a permutation. */
-export function inversePermutation(perm: readonly number[]): number[] {
-  const inverse = new Array<number>(perm.length).fill(0);
-  perm.forEach((from, to) => {
-    inverse[from] = to;
-  });
-  return inverse;
 }

@@ -3,7 +3,8 @@
  * base weight becomes. Both are written with the op builder, so the same text is printed, typed, differentiated,
  * executed and streamed by shared code. No method touches an array, and shared code never asks which method it has.
  */
-import type { z } from 'zod';
+import { z } from 'zod';
+import { fail } from '../../src/errors.js';
 import type { Value } from '../../src/graph.js';
 import type { Initializer } from '../../src/initializer.js';
 import type { Ops } from '../../src/ops/ops.generated.js';
@@ -89,6 +90,12 @@ export interface Paper {
   readonly arxiv: string;
 }
 
+/**
+ * Rules as shared code holds them, for any kind of site. It hands over what belongs to the kind the rules stand under
+ * (`passes/sites/views.ts`), which the type forgets.
+ */
+export type AnySiteRules = SiteRules<object, object, Record<string, unknown>, string>;
+
 /** A method as shared code holds it: configuration already checked against `config`. */
 export interface Method {
   readonly id: string;
@@ -96,10 +103,7 @@ export interface Method {
   readonly summary: string;
   readonly paper: Paper;
   readonly config: z.ZodType<Record<string, unknown>>;
-  readonly sites: {
-    readonly linear?: SiteRules<LinearDims, LinearView, Record<string, unknown>, string>;
-    readonly embedding?: SiteRules<EmbeddingDims, EmbeddingView, Record<string, unknown>, string>;
-  };
+  readonly sites: { readonly [Kind in SiteKind]?: AnySiteRules };
 }
 
 export interface MethodDefinition<Schema extends z.ZodType, L extends string, E extends string> {
@@ -126,4 +130,29 @@ export function defineMethod<Schema extends z.ZodType, L extends string = never,
 /** Kinds of sites a method has rules for. */
 export function siteKindsOf(method: Method): SiteKind[] {
   return Object.keys(method.sites) as SiteKind[];
+}
+
+/** The rules of a method for a kind of site. Throws E_UNSUPPORTED, naming `path`, where it has none. */
+export function rulesFor(method: Method, kind: SiteKind, path: string): AnySiteRules {
+  return (
+    method.sites[kind] ??
+    fail('E_UNSUPPORTED', {
+      message: `${method.id} has no rules for ${kind} sites`,
+      where: path,
+      remedy: `It adapts: ${siteKindsOf(method).join(', ')}`,
+    })
+  );
+}
+
+/** Checks a configuration against the method's schema and fills in defaults. Throws E_USAGE. */
+export function configureMethod(
+  method: Method,
+  config: Readonly<Record<string, unknown>>,
+): Record<string, unknown> {
+  const result = method.config.safeParse(config);
+  if (result.success) return result.data;
+  return fail('E_USAGE', {
+    message: `Configuration of ${method.id} is invalid: ${z.prettifyError(result.error)}`,
+    remedy: `See peft-compile methods ${method.id}`,
+  });
 }
