@@ -73,10 +73,10 @@ export {
 // Data, adapter files and running models.
 
 export { type AdapterFile, readAdapter, writeAdapter } from '../runtime/adapter-file.js';
-export type { CollateOptions } from '../runtime/data/batch.js';
+export type { BatchInputSpec, CollateOptions } from '../runtime/data/batch.js';
 export type { Dataset, Example, ExampleTensor } from '../runtime/data/dataset.js';
 export type { LoadOptions } from '../runtime/data/load.js';
-export { loadTokenizer, type TextTokenizer } from '../runtime/data/tokenizer.js';
+export { type Encoded, loadTokenizer, type TextTokenizer } from '../runtime/data/tokenizer.js';
 export { type HostTensor, type NumericArray, numbersOf, tensorOfNumbers } from '../runtime/host-tensor.js';
 export { datasetOf } from '../runtime/library/dataset.js';
 export type { ModelSource } from '../runtime/model-session.js';
@@ -87,7 +87,6 @@ export {
   type LogLevel,
   type RunRequest,
   type Session,
-  type SessionHost,
   type SessionOptions,
   type TensorInfo,
   type Tensors,
@@ -97,6 +96,7 @@ export {
 
 export { z } from 'zod';
 export {
+  type AnySiteRules,
   type AttachContext,
   type Attached,
   defineMethod,
@@ -115,7 +115,18 @@ export {
 } from '../passes/methods/method.js';
 export { METHODS as methods } from '../passes/methods/registry.js';
 export { defineConfig, type UserConfig } from './cli/config.js';
-export { constant, type Initializer, normal, ones, type Random, uniform, zeros } from './initializer.js';
+export {
+  type ConstantInitializer,
+  constant,
+  type Initializer,
+  type NormalInitializer,
+  normal,
+  ones,
+  type Random,
+  type UniformInitializer,
+  uniform,
+  zeros,
+} from './initializer.js';
 
 // Passes, losses, optimizers and gradient rules of one's own.
 
@@ -151,6 +162,7 @@ export {
   type TensorUpdate,
   type UpdatedTensor,
 } from '../passes/optimizers/index.js';
+export type { Json } from '../passes/options.js';
 export { definePass, type Pass } from '../passes/pass.js';
 export { type EditLog, type RunOptions, type RunResult, runPasses } from '../passes/runner.js';
 
@@ -187,8 +199,11 @@ export {
 export { constantOf, type Diagnostic, inferModel, intsOf, symbolicIntsOf } from './infer/index.js';
 export { decodeNumbers, type NumberLike, tensorOf } from './literals.js';
 export { type LocalFunction, Model } from './model.js';
+export type { AttributeInput } from './ops/attributes.js';
 export { Builder, type BuilderOptions, type CallOptions } from './ops/builder.js';
+export type { OpCall } from './ops/op-call.js';
 export type { Int, Literal, Operand, Outputs } from './ops/operand.js';
+export type * as operators from './ops/ops.generated.js';
 export type { MicrosoftOps, Ops } from './ops/ops.generated.js';
 export { sortTopologically } from './order.js';
 export type { Tensor, TensorData } from './tensor.js';
