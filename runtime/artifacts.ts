@@ -1,4 +1,5 @@
 /** Training artifacts: the graphs of the step target, their manifest and the untrained adapter. */
+import { existsSync } from 'node:fs';
 import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
@@ -65,8 +66,11 @@ export async function writeArtifacts(
     const model = emitted[name];
     const file = manifest.graphs[name]?.file;
     if (model === undefined || file === undefined) continue;
-    await writeModel(model, join(folder, file), { force });
-    written.push(join(folder, file));
+    const path = join(folder, file);
+    // The graphs share data files: those that an earlier one brought along are there already, and are the same.
+    const ours = written.length > 0 && !existsSync(path);
+    await writeModel(model, path, { force: force || ours, weights: 'link' });
+    written.push(path);
   }
   const initial = join(folder, INITIAL_FILE);
   const record = readAdapterRecord(adapted);

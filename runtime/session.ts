@@ -48,6 +48,8 @@ export interface SessionOptions {
   readonly externalFolder?: string;
   /** What ONNX Runtime prints to stderr. Default `fatal`: its errors are thrown, and need no second voice. */
   readonly logLevel?: LogLevel;
+  /** Write a Chrome trace of every operator that ran to `<profile>_<date>.json` when the session is released. */
+  readonly profile?: string;
 }
 
 export interface RunRequest {
@@ -309,6 +311,7 @@ function rawOptions(options: SessionOptions): RawSessionOptions {
     ...(options.memPattern === undefined ? {} : { enableMemPattern: options.memPattern }),
     ...(options.arena === undefined ? {} : { enableCpuMemArena: options.arena }),
     ...(options.externalData === undefined ? {} : { externalData: options.externalData }),
+    ...(options.profile === undefined ? {} : { enableProfiling: true, profileFilePrefix: options.profile }),
   };
 }
 

@@ -3,15 +3,15 @@
  * of one figure can so never hide in another's.
  */
 import { performance } from 'node:perf_hooks';
-import type { BenchTask, Figures } from './task.js';
-import { TASKS } from './tasks.js';
+import { peakMiB, residentMiB } from './peak.js';
+import type { Json } from './task.js';
+import { TASKS } from './tasks/index.js';
 
 const [name, input] = process.argv.slice(2);
-const task: BenchTask | undefined = TASKS[name ?? ''];
+const task = TASKS[name ?? ''];
 if (task === undefined) throw new Error(`no benchmark task '${name}'`);
+const idleMiB = residentMiB();
 const start = performance.now();
-const figures: Figures = await task(JSON.parse(input ?? '{}') as Record<string, unknown>);
+const figures = await task(JSON.parse(input ?? '{}') as Json);
 const wallMs = performance.now() - start;
-// maxRSS is in KiB.
-const peakMiB = process.resourceUsage().maxRSS / 1024;
-process.stdout.write(`${JSON.stringify({ ...figures, wallMs, peakMiB })}\n`);
+process.stdout.write(`${JSON.stringify({ ...figures, wallMs, idleMiB, peakMiB: peakMiB() })}\n`);

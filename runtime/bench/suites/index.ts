@@ -1,0 +1,10 @@
+/** All suites, in the order they run. */
+import type { Suite } from '../suite.js';
+import { accuracy } from './accuracy.js';
+import { compile } from './compile.js';
+import { fold } from './fold.js';
+import { io } from './io.js';
+import { latency } from './latency.js';
+import { step } from './step.js';
+
+export const SUITES: readonly Suite[] = [step, fold, latency, compile, io, accuracy];

@@ -1,0 +1,25 @@
+/** The tasks that run in processes of their own, by name. Inputs are plain JSON, written by the suites. */
+import type { BenchTask } from '../task.js';
+import { agreement, foldErrors } from './accuracy.js';
+import { compile, differentiate } from './compile.js';
+import { copy, rewrite } from './files.js';
+import { latency } from './latency.js';
+import { writeBert, writeRandomAdapter, writeSteps, writeUnfolded } from './prepare.js';
+import { forward, step, train } from './run.js';
+
+export const TASKS: Readonly<Record<string, BenchTask>> = {
+  agreement,
+  compile,
+  copy,
+  differentiate,
+  foldErrors,
+  forward,
+  latency,
+  rewrite,
+  step,
+  train,
+  writeBert,
+  writeRandomAdapter,
+  writeSteps,
+  writeUnfolded,
+};
