@@ -51,7 +51,7 @@ export async function loadArtifacts(folder: string): Promise<TrainArtifacts> {
   return { manifest, graphs, record, initial };
 }
 
-/** Writes graphs, first values and, last, the manifest. Weights of the graphs are external, linked where possible. */
+/** Writes graphs, first values and, last, the manifest. External weights of the base are copied beside the graphs. */
 export async function writeArtifacts(
   folder: string,
   emitted: StepArtifacts,
@@ -69,7 +69,7 @@ export async function writeArtifacts(
     const path = join(folder, file);
     // The graphs share data files: those that an earlier one brought along are there already, and are the same.
     const ours = written.length > 0 && !existsSync(path);
-    await writeModel(model, path, { force: force || ours, weights: 'link' });
+    await writeModel(model, path, { force: force || ours });
     written.push(path);
   }
   const initial = join(folder, INITIAL_FILE);
