@@ -6,6 +6,7 @@ import { z } from 'zod';
 import { fail } from '../src/errors.js';
 import type { Model } from '../src/model.js';
 import { DTYPE_CODES, type DType } from '../src/types.js';
+import { describeIssues } from '../src/zod-issues.js';
 
 export const ADAPTER_METADATA_KEY = 'peft_compile.adapter';
 
@@ -78,7 +79,7 @@ export function parseAdapterRecord(text: string, where: string): AdapterRecord {
   const result = adapterRecordSchema.safeParse(parsed);
   if (result.success) return result.data;
   return fail('E_INVALID_DATA', {
-    message: `The adapter record is malformed: ${z.prettifyError(result.error)}`,
+    message: `The adapter record is malformed: ${describeIssues(result.error)}`,
     where,
     remedy: 'Insert or train the adapter again',
   });

@@ -1,6 +1,7 @@
 /** Options of losses and optimizers: checked once against their schema, kept as JSON for manifests. */
 import { z } from 'zod';
 import { fail } from '../src/errors.js';
+import { describeIssues } from '../src/zod-issues.js';
 
 export type Json = z.core.util.JSONType;
 
@@ -17,6 +18,6 @@ export function parseOptions<C>(
 ): { readonly config: C; readonly json: Record<string, Json> } {
   const result = schema.safeParse(raw ?? {});
   if (!result.success)
-    return fail('E_USAGE', { message: `Options do not fit: ${z.prettifyError(result.error)}`, where });
+    return fail('E_USAGE', { message: `Options do not fit: ${describeIssues(result.error)}`, where });
   return { config: result.data, json: jsonObject.parse(JSON.parse(JSON.stringify(result.data))) };
 }

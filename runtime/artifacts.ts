@@ -2,7 +2,6 @@
 import { existsSync } from 'node:fs';
 import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { z } from 'zod';
 import { type AdapterRecord, readAdapterRecord } from '../passes/adapter-record.js';
 import { type StepManifest, stepManifestSchema } from '../passes/targets/manifest.js';
 import type { StepArtifacts } from '../passes/targets/step.js';
@@ -10,6 +9,7 @@ import { fail } from '../src/errors.js';
 import type { Model } from '../src/model.js';
 import { atomicWrite, writeModel } from '../src/onnx/index.js';
 import { reason } from '../src/onnx/source.js';
+import { describeIssues } from '../src/zod-issues.js';
 import { readAdapter, writeAdapter } from './adapter-file.js';
 import { type HostTensor, loadTensor, numbersOf, tensorOfNumbers } from './host-tensor.js';
 import type { ModelSource } from './model-session.js';
@@ -99,7 +99,7 @@ export async function readManifest(path: string): Promise<StepManifest> {
   const parsed = stepManifestSchema.safeParse(json);
   if (parsed.success) return parsed.data;
   return fail('E_INVALID_DATA', {
-    message: `The training manifest is malformed: ${z.prettifyError(parsed.error)}`,
+    message: `The training manifest is malformed: ${describeIssues(parsed.error)}`,
     where: path,
     remedy: 'Emit the training graphs again.',
   });

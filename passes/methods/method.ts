@@ -9,6 +9,7 @@ import type { Value } from '../../src/graph.js';
 import type { Initializer } from '../../src/initializer.js';
 import type { Ops } from '../../src/ops/ops.generated.js';
 import type { DType } from '../../src/types.js';
+import { describeIssues } from '../../src/zod-issues.js';
 import type { SiteKind } from '../sites/site.js';
 
 /** A tensor the method brings to a site. */
@@ -152,7 +153,7 @@ export function configureMethod(
   const result = method.config.safeParse(config);
   if (result.success) return result.data;
   return fail('E_USAGE', {
-    message: `Configuration of ${method.id} is invalid: ${z.prettifyError(result.error)}`,
+    message: `Configuration of ${method.id} is invalid: ${describeIssues(result.error, Object.keys(z.toJSONSchema(method.config, { io: 'input' }).properties ?? {}))}`,
     remedy: `See peft-compile methods ${method.id}`,
   });
 }

@@ -6,6 +6,7 @@
 import { z } from 'zod';
 import { fail } from '../../src/errors.js';
 import { didYouMean } from '../../src/nearest.js';
+import { describeIssues } from '../../src/zod-issues.js';
 import { outputHeads } from './heads.js';
 import { fullMatch, pythonRegex } from './python-regex.js';
 import type { Site } from './site.js';
@@ -55,7 +56,7 @@ export interface SelectedSite {
 export function selectSites(sites: readonly Site[], targeting: Targeting): SelectedSite[] {
   const parsed = targetingSchema.safeParse(targeting);
   if (!parsed.success)
-    return fail('E_USAGE', { message: `Targeting does not fit: ${z.prettifyError(parsed.error)}` });
+    return fail('E_USAGE', { message: `Targeting does not fit: ${describeIssues(parsed.error)}` });
   const options = parsed.data;
   const targeted = sites.filter(targetTest(sites, options.targets));
   const kept = targeted.filter(layerTest(options)).filter(not(excludeTest(sites, options)));

@@ -32,6 +32,12 @@ export async function loadUserConfig(path: string | undefined): Promise<UserConf
       cause,
     });
   }
-  const { methods = [], passes = [] } = loaded.default ?? {};
+  if (typeof loaded.default !== 'object')
+    return fail('E_USAGE', {
+      message: 'The config module has no default export',
+      where: path,
+      remedy: 'Write `export default defineConfig({ methods, passes })`',
+    });
+  const { methods = [], passes = [] } = loaded.default;
   return { methods, passes };
 }

@@ -1,9 +1,11 @@
-import { Command, Option } from 'commander';
+import { Command } from 'commander';
+import { LOSSES } from '../../passes/losses/index.js';
 import { emitAdapted } from '../../passes/targets/adapted.js';
 import { emitStep } from '../../passes/targets/step.js';
 import { MANIFEST_FILE, writeArtifacts } from '../../runtime/artifacts.js';
 import { fail } from '../errors.js';
 import { readModel, writeModel } from '../onnx/index.js';
+import { choice } from './choice.js';
 import { formatCount, print, printJson } from './output.js';
 import { addStepOptions, type StepFlags, stepOptions } from './step-options.js';
 
@@ -26,18 +28,27 @@ export function emitCommand(): Command {
     )
     .argument('<adapted>', 'model that peft-compile insert wrote')
     .requiredOption('-o, --out <path>', 'folder (step) or file (adapted)')
-    .addOption(new Option('--target <id>', 'what to emit').choices(['step', 'adapted']).default('step'))
+    .addOption(choice('--target <id>', 'what to emit', ['step', 'adapted']).default('step'))
     .addOption(
-      new Option(
+      choice(
         '--adapter-io <mode>',
         'adapted target: adapters as weights, or as required inputs that serve many adapters',
-      )
-        .choices(['weights', 'inputs'])
-        .default('weights'),
+        ['weights', 'inputs'],
+      ).default('weights'),
     )
     .option('--force', 'overwrite the output')
+    .option('--quiet', 'no report, only errors and warnings')
     .option('--json', 'print a JSON report');
-  return addStepOptions(command).action(run);
+  return addStepOptions(command)
+    .addHelpText(
+      'after',
+      `
+Examples:
+  peft-compile emit adapted.onnx --loss causal-lm --clip 1 -o step/
+  peft-compile emit adapted.onnx --loss classification --accumulation 4 -o step/
+  peft-compile emit adapted.onnx --target adapted --adapter-io inputs -o serving.onnx`,
+    )
+    .action(run);
 }
 
 async function run(path: string, flags: EmitFlags): Promise<void> {
@@ -50,7 +61,12 @@ async function run(path: string, flags: EmitFlags): Promise<void> {
     return;
   }
   const { loss } = flags;
-  if (loss === undefined) return fail('E_USAGE', { message: 'The step target needs --loss' });
+  if (loss === undefined)
+    return fail('E_USAGE', {
+      message: 'The step target needs --loss',
+      where: path,
+      remedy: `One of ${[...LOSSES.keys()].join(', ')}`,
+    });
   const emitted = emitStep(model, stepOptions({ ...flags, loss }));
   const files = await writeArtifacts(flags.out, emitted, model, { force });
   const { manifest, ...graphs } = emitted;

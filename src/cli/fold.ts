@@ -1,10 +1,12 @@
-import { Command, Option } from 'commander';
+import { Command } from 'commander';
 import pc from 'picocolors';
 import { SHARED_POLICIES, type SharedPolicy } from '../../passes/fold.js';
 import { type FoldReport, fold } from '../../runtime/fold/fold.js';
 import { EXIT } from '../errors.js';
+import { choice } from './choice.js';
 import { loadUserConfig } from './config.js';
-import { formatPercent, print, printJson, table, warn } from './output.js';
+import { formatPercent, print, printJson, warn } from './output.js';
+import { table } from './table.js';
 
 interface FoldFlags {
   readonly adapter: string;
@@ -32,27 +34,37 @@ export function foldCommand(): Command {
     .option('--verify', 'run the unfolded and the merged model on the same inputs and compare')
     .option('--dry-run', 'print the plan and write nothing')
     .addOption(
-      new Option(
+      choice(
         '--shared <policy>',
         'weights that others read too: copy them, change them for all, or refuse',
-      )
-        .choices(SHARED_POLICIES)
-        .default('clone'),
+        SHARED_POLICIES,
+      ).default('clone'),
     )
     .addOption(
-      new Option('--compute-dtype <dtype>', 'precision the formula is evaluated in')
-        .choices(['float32', 'float64'])
-        .default('float32'),
+      choice('--compute-dtype <dtype>', 'precision the formula is evaluated in', [
+        'float32',
+        'float64',
+      ]).default('float32'),
     )
     .addOption(
-      new Option('--external-data <mode>', 'where weights go')
-        .choices(['keep', 'inline', 'file'])
-        .default('keep'),
+      choice(
+        '--external-data <mode>',
+        'where weights go: as in the base, into the model, or into a file beside it',
+        ['keep', 'inline', 'file'],
+      ).default('keep'),
     )
     .option('--any-base', 'fold into weights other than those of the training run, or a second time')
     .option('--config <file>', 'module that exports methods of your own')
     .option('--force', 'overwrite the output')
+    .option('--quiet', 'no report, only errors and warnings')
     .option('--json', 'print a JSON report')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  peft-compile fold bert.onnx --adapter run/adapter.safetensors --dry-run
+  peft-compile fold bert.onnx --adapter run/adapter.safetensors --verify -o merged.onnx`,
+    )
     .action(run);
 }
 

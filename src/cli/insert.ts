@@ -4,8 +4,9 @@ import type { Targeting } from '../../passes/sites/targeting.js';
 import { digestWeights } from '../../runtime/digest.js';
 import { readModel, writeModel } from '../onnx/index.js';
 import { loadUserConfig } from './config.js';
-import { indexList, integer, numberPair, pair } from './options.js';
-import { formatCount, formatPercent, print, printJson, table, warn } from './output.js';
+import { indexList, integer, number, numberPair, pair } from './options.js';
+import { formatCount, formatPercent, print, printJson, warn } from './output.js';
+import { table } from './table.js';
 
 interface InsertFlags {
   readonly method: string;
@@ -41,15 +42,16 @@ export function insertCommand(): Command {
     .option('--exclude <names...>', 'modules to leave out')
     .option('--layers <indices>', 'only these layers, e.g. 0-3,7', indexList)
     .option('--rank <r>', 'rank of the update (lora)', integer)
-    .option('--alpha <a>', 'scaling numerator (lora)', Number)
+    .option('--alpha <a>', 'scaling numerator (lora)', number)
     .option('--rslora', 'scale by alpha/√rank (lora)')
-    .option('--dropout <p>', 'dropout on the adapter input while training', Number)
+    .option('--dropout <p>', 'dropout on the adapter input while training', number)
     .option('--rank-pattern <pattern=r>', 'rank for matching modules; repeatable', numberPair)
     .option('--alpha-pattern <pattern=a>', 'alpha for matching modules; repeatable', numberPair)
     .option('--set <key=value>', 'any other setting of the method; repeatable', pair)
     .option('--seed <n>', 'seed of the initial values', integer, 0)
     .option('--config <file>', 'module that exports methods of your own')
     .option('--force', 'overwrite the output')
+    .option('--quiet', 'no report, only errors and warnings')
     .option('--json', 'print a JSON report')
     .addHelpText(
       'after',

@@ -3,7 +3,8 @@ import pc from 'picocolors';
 import { hasGradient } from '../../passes/grad/registry.js';
 import { type InspectReport, inspect, type Severity } from '../../passes/inspect.js';
 import { readModel } from '../onnx/index.js';
-import { formatBytes, formatCount, print, printJson, table } from './output.js';
+import { formatBytes, formatCount, print, printJson } from './output.js';
+import { table } from './table.js';
 
 interface InspectFlags {
   readonly ops?: boolean;
@@ -16,6 +17,13 @@ export function inspectCommand(): Command {
     .argument('<model>', 'ONNX model')
     .option('--ops', 'also list the operators and their gradient rules')
     .option('--json', 'print the whole report as JSON')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  peft-compile inspect model.onnx
+  peft-compile inspect model.onnx --json | jq -r '.sites[].path'`,
+    )
     .action((path: string, flags: InspectFlags) => {
       const report = inspect(readModel(path), { hasGradient });
       if (flags.json === true) printJson(report);

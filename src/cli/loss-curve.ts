@@ -1,12 +1,15 @@
 /** A loss curve for the terminal. */
 import asciichart from 'asciichart';
+import { terminalWidth } from './output.js';
 
 const WIDTH = 64;
 const HEIGHT = 10;
+/** Columns of the numbers and the axis. */
+const AXIS = 12;
 
 /** The losses as a line chart at most 64 columns wide; more steps than columns are averaged per column. */
 export function lossCurve(losses: readonly number[]): string {
-  const columns = Math.min(WIDTH, losses.length);
+  const columns = Math.max(2, Math.min(WIDTH, terminalWidth() - AXIS, losses.length));
   const points = Array.from({ length: columns }, (_, column) => {
     const from = Math.floor((column * losses.length) / columns);
     const to = Math.max(from + 1, Math.floor(((column + 1) * losses.length) / columns));

@@ -2,7 +2,8 @@ import { Command } from 'commander';
 import { z } from 'zod';
 import { siteKindsOf } from '../../passes/methods/method.js';
 import { METHODS, resolveMethod } from '../../passes/methods/registry.js';
-import { print, printJson, table } from './output.js';
+import { print, printJson } from './output.js';
+import { table } from './table.js';
 
 interface MethodsFlags {
   readonly json?: boolean;

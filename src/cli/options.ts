@@ -2,7 +2,7 @@
 import { InvalidArgumentError } from 'commander';
 
 export function integer(text: string): number {
-  const value = Number(text);
+  const value = text.trim() === '' ? Number.NaN : Number(text);
   if (!Number.isSafeInteger(value)) throw new InvalidArgumentError('Give a whole number.');
   return value;
 }
@@ -17,6 +17,26 @@ export function number(text: string): number {
   const value = Number(text);
   if (text.trim() === '' || !Number.isFinite(value)) throw new InvalidArgumentError('Give a number.');
   return value;
+}
+
+/** A whole number from 0. */
+export function countFromZero(text: string): number {
+  const value = integer(text);
+  if (value < 0) throw new InvalidArgumentError('Give a whole number from 0.');
+  return value;
+}
+
+/** `batch=2,sequence=16`; collects a repeatable option into a list of cases. */
+export function sizes(
+  text: string,
+  previous: readonly Record<string, number>[] = [],
+): Record<string, number>[] {
+  const entries = text.split(',').map((part) => {
+    const found = /^(.+)=(\d+)$/.exec(part.trim());
+    if (found === null) throw new InvalidArgumentError('Give sizes such as batch=2,sequence=16.');
+    return [found[1] ?? '', count(found[2] ?? '')] as const;
+  });
+  return [...previous, Object.fromEntries(entries)];
 }
 
 /** `0,1,2` or `0-3,7`. */

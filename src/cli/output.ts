@@ -1,6 +1,4 @@
 /** What verbs print: data on stdout, everything else on stderr. */
-import Table from 'cli-table3';
-import pc from 'picocolors';
 
 /** Version of every `--json` object; raised when a field changes its meaning. */
 const JSON_SCHEMA_VERSION = 1;
@@ -18,8 +16,20 @@ function jsonValue(_key: string, value: unknown): unknown {
   return value;
 }
 
-/** Prints text on stdout. */
+let quiet = false;
+
+/** Whether reports for people are left out; errors, warnings and JSON are printed all the same. */
+export function setQuiet(value: boolean): void {
+  quiet = value;
+}
+
+/** Prints a line of a report on stdout, unless `--quiet` was given. */
 export function print(text = ''): void {
+  if (!quiet) process.stdout.write(`${text}\n`);
+}
+
+/** Prints on stdout whatever the flags say: what the verb is for, such as the text of a model. */
+export function emitText(text: string): void {
   process.stdout.write(`${text}\n`);
 }
 
@@ -28,39 +38,10 @@ export function warn(text: string): void {
   process.stderr.write(`${text}\n`);
 }
 
-/** A borderless table; numbers are right-aligned where `right` names their columns. */
-export function table(
-  head: readonly string[],
-  rows: readonly (readonly string[])[],
-  right: readonly number[] = [],
-): string {
-  const chars = Object.fromEntries(
-    [
-      'top',
-      'top-mid',
-      'top-left',
-      'top-right',
-      'bottom',
-      'bottom-mid',
-      'bottom-left',
-      'bottom-right',
-      'left',
-      'left-mid',
-      'mid',
-      'mid-mid',
-      'right',
-      'right-mid',
-      'middle',
-    ].map((name) => [name, name === 'middle' ? '  ' : '']),
-  );
-  const view = new Table({
-    head: head.map((text) => pc.bold(text)),
-    chars,
-    style: { head: [], border: [], 'padding-left': 0, 'padding-right': 0 },
-    colAligns: head.map((_, index) => (right.includes(index) ? 'right' : 'left')),
-  });
-  for (const row of rows) view.push([...row]);
-  return view.toString();
+/** Columns of the terminal that stdout is; endless for pipes and files. */
+export function terminalWidth(): number {
+  const { isTTY, columns } = process.stdout;
+  return isTTY && columns > 0 ? columns : Number.POSITIVE_INFINITY;
 }
 
 /** `1.2 MB`: decimal units, as file managers show. */

@@ -2,11 +2,12 @@ import { Command } from 'commander';
 import { inferModel } from '../infer/index.js';
 import { readModel } from '../onnx/index.js';
 import { printModel } from '../text/index.js';
-import { print } from './output.js';
+import { emitText, printJson } from './output.js';
 
 interface PrintFlags {
   readonly types?: boolean;
   readonly structure?: boolean;
+  readonly json?: boolean;
 }
 
 export function printCommand(): Command {
@@ -15,9 +16,15 @@ export function printCommand(): Command {
     .argument('<model>', 'ONNX model')
     .option('--types', 'infer types and print them as comments')
     .option('--structure', 'leave payloads out: the text that the fold proof compares')
+    .option('--json', 'print an object with the text')
     .action((path: string, flags: PrintFlags) => {
       const model = readModel(path);
       if (flags.types === true) inferModel(model);
-      print(printModel(model, { types: flags.types ?? false, structureOnly: flags.structure ?? false }));
+      const text = printModel(model, {
+        types: flags.types ?? false,
+        structureOnly: flags.structure ?? false,
+      });
+      if (flags.json === true) printJson({ model: path, text });
+      else emitText(text);
     });
 }

@@ -1,10 +1,10 @@
 /** The command tree, and what happens around a verb: signals, errors, exit statuses. */
-import { Command, CommanderError } from 'commander';
+import { Command, CommanderError, Option } from 'commander';
 import pc from 'picocolors';
 import { EXIT, PeftCompileError } from '../errors.js';
 import { cleanupPending } from '../onnx/index.js';
 import { interruption } from './interrupt.js';
-import { warn } from './output.js';
+import { printJson, setQuiet, warn } from './output.js';
 import { packageVersion } from './package-file.js';
 import { VERBS } from './verbs.js';
 
@@ -21,14 +21,16 @@ Start here:
 
 /** Parses and runs a command line; returns the exit status. */
 export async function run(argv: readonly string[]): Promise<number> {
-  const program = buildProgram();
+  process.exitCode = undefined;
   const stop = interruption(() => cleanupPending());
+  const silent = ignoreClosedPipe();
   try {
-    await program.parseAsync([...argv]);
+    await buildProgram().parseAsync([...argv]);
     return typeof process.exitCode === 'number' ? process.exitCode : EXIT.ok;
   } catch (error) {
-    return report(error, argv.includes('--debug'));
+    return report(error, { debug: argv.includes('--debug'), json: argv.includes('--json') });
   } finally {
+    silent();
     stop();
   }
 }
@@ -43,21 +45,54 @@ export function buildProgram(): Command {
     .option('--debug', 'print stack traces of errors')
     .addHelpText('after', EXIT_HELP)
     .showSuggestionAfterError(true)
-    .showHelpAfterError('(add --help for the options)');
-  for (const verb of VERBS) program.addCommand(verb());
-  for (const command of [program, ...program.commands]) command.exitOverride();
+    .showHelpAfterError('(add --help for the options)')
+    .exitOverride()
+    .hook('preAction', (_program, verb) => setQuiet(verb.opts<{ quiet?: boolean }>().quiet === true));
+  for (const verb of VERBS) {
+    const command = verb().copyInheritedSettings(program);
+    command.addOption(new Option('--debug', 'print stack traces of errors').hideHelp());
+    program.addCommand(command);
+  }
   return program;
 }
 
-function report(error: unknown, debug: boolean): number {
-  // Commander has printed its own message; help and version are no failures.
-  if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.ok : EXIT.usage;
-  if (error instanceof PeftCompileError) {
-    warn(`${pc.red('error')} ${pc.dim(error.code)} ${error.message}`);
-    if (debug) warn(error.stack ?? '');
-    return error.exitCode;
+/** A reader that has seen enough (`… | head`) is no failure. */
+function ignoreClosedPipe(): () => void {
+  const onError = (error: NodeJS.ErrnoException) => {
+    if (error.code === 'EPIPE') process.exit(EXIT.ok);
+    throw error;
+  };
+  process.stdout.on('error', onError);
+  return () => process.stdout.off('error', onError);
+}
+
+interface ReportStyle {
+  readonly debug: boolean;
+  readonly json: boolean;
+}
+
+/** Says what went wrong: a line on stderr and, where JSON was asked for, an object on stdout. Returns the exit status. */
+function report(error: unknown, { debug, json }: ReportStyle): number {
+  if (error instanceof CommanderError) {
+    // Commander has printed its own message; help and version are no failures.
+    if (error.exitCode === 0) return EXIT.ok;
+    if (json) printError('E_USAGE', EXIT.usage, error.message.replace(/^error: /, ''));
+    return EXIT.usage;
   }
-  warn(`${pc.red('error')} ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
+  if (error instanceof PeftCompileError) {
+    const { code, exitCode, message, where, remedy } = error;
+    warn(`${pc.red('error')} ${pc.dim(code)} ${message}`);
+    if (debug) warn(error.stack ?? '');
+    if (json) printError(code, exitCode, message, { where, remedy });
+    return exitCode;
+  }
+  const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
+  warn(`${pc.red('error')} ${text}`);
   warn(pc.dim('This is a defect of peft-compile; please report it with the command line.'));
+  if (json) printError('E_UNEXPECTED', EXIT.unexpected, text);
   return EXIT.unexpected;
+}
+
+function printError(code: string, exitCode: number, message: string, details: object = {}): void {
+  printJson({ error: { code, exitCode, message, ...details } });
 }

@@ -18,14 +18,16 @@ import { fail } from '../errors.js';
 import { readModel, writeModel } from '../onnx/index.js';
 import { interruptSignal } from './interrupt.js';
 import { lossCurve } from './loss-curve.js';
-import { formatBytes, formatCount, formatPercent, print, printJson, table } from './output.js';
+import { formatBytes, formatCount, formatPercent, print, printJson } from './output.js';
 import { packageFile } from './package-file.js';
+import { table } from './table.js';
 import { trainView } from './train-view.js';
 
 interface QuickstartFlags {
   readonly out: string;
   readonly force?: boolean;
   readonly json?: boolean;
+  readonly quiet?: boolean;
 }
 
 /** Settings that reach most of the gain within a minute on two cores. */
@@ -41,6 +43,7 @@ export function quickstartCommand(): Command {
     )
     .option('-o, --out <folder>', 'where the files go', 'quickstart-out')
     .option('--force', 'replace an earlier quickstart')
+    .option('--quiet', 'no report, only errors and warnings')
     .option('--json', 'print a JSON report')
     .action(run);
 }
@@ -90,7 +93,7 @@ async function run(flags: QuickstartFlags): Promise<void> {
     }),
     model,
   );
-  const view = trainView(flags.json === true ? 'silent' : 'progress');
+  const view = trainView(flags.json === true || flags.quiet === true ? 'silent' : 'progress');
   const trained = await train({
     artifacts,
     data: packageFile('fixtures', 'quickstart', 'train.txt'),

@@ -1,10 +1,11 @@
 /** Options of the step target, shared by `emit` and `train`. */
-import { type Command, Option } from 'commander';
+import { Command } from 'commander';
 import { LOSSES } from '../../passes/losses/index.js';
 import { OPTIMIZERS } from '../../passes/optimizers/index.js';
 import type { StepOptions } from '../../passes/targets/step.js';
 import { SCHEDULES } from '../../runtime/train/schedule.js';
-import { count, number, pair } from './options.js';
+import { choice } from './choice.js';
+import { count, countFromZero, number, pair } from './options.js';
 
 export interface StepFlags {
   readonly loss?: string;
@@ -20,22 +21,25 @@ export interface StepFlags {
   readonly dropout?: number;
 }
 
+/** The flags of `addStepOptions` by the name that commander gives them. */
+export const SETTLED: ReadonlySet<string> = new Set(
+  addStepOptions(new Command()).options.map((option) => option.attributeName()),
+);
+
 /** Adds the options of a training graph to a command. */
 export function addStepOptions(command: Command): Command {
   return command
-    .addOption(new Option('--loss <id>', 'what is minimised').choices([...LOSSES.keys()]))
+    .addOption(choice('--loss <id>', 'what is minimised', [...LOSSES.keys()]))
     .option(
       '--loss-set <key=value>',
       'setting of the loss, e.g. output=logits labelSmoothing=0.1; repeatable',
       pair,
     )
-    .addOption(new Option('--optimizer <id>', 'update rule').choices([...OPTIMIZERS.keys()]).default('adamw'))
+    .addOption(choice('--optimizer <id>', 'update rule', [...OPTIMIZERS.keys()]).default('adamw'))
     .option('--optimizer-set <key=value>', 'setting of the optimizer, e.g. beta2=0.98; repeatable', pair)
     .option('--lr <rate>', 'peak learning rate', number, 1e-3)
-    .addOption(
-      new Option('--schedule <id>', 'course of the learning rate').choices(SCHEDULES).default('constant'),
-    )
-    .option('--warmup <steps>', 'steps of linear warm-up', Number, 0)
+    .addOption(choice('--schedule <id>', 'course of the learning rate', SCHEDULES).default('constant'))
+    .option('--warmup <steps>', 'steps of linear warm-up', countFromZero, 0)
     .option('--weight-decay <λ>', 'decoupled weight decay', number)
     .option('--clip <norm>', 'clip the gradient to this global norm', number)
     .option('--accumulation <n>', 'micro-batches per optimizer step', count, 1)

@@ -1,19 +1,20 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { Command } from 'commander';
+import { Command, Option } from 'commander';
 import pc from 'picocolors';
+import { LOSSES } from '../../passes/losses/index.js';
 import { emitStep } from '../../passes/targets/step.js';
 import { artifactsInMemory, MANIFEST_FILE, type TrainArtifacts } from '../../runtime/artifacts.js';
 import type { TrainOptions } from '../../runtime/train/options.js';
+import type { ScheduleConfig } from '../../runtime/train/schedule.js';
 import { train } from '../../runtime/train/train.js';
 import { EXIT, fail } from '../errors.js';
-import type { Model } from '../model.js';
 import { readModel } from '../onnx/index.js';
 import { interruptSignal } from './interrupt.js';
 import { lossCurve } from './loss-curve.js';
 import { count, integer, number } from './options.js';
 import { formatCount, print, printJson } from './output.js';
-import { addStepOptions, type StepFlags, stepOptions } from './step-options.js';
+import { addStepOptions, SETTLED, type StepFlags, stepOptions } from './step-options.js';
 import { trainView } from './train-view.js';
 
 interface TrainFlags extends StepFlags {
@@ -27,6 +28,7 @@ interface TrainFlags extends StepFlags {
   readonly epochs?: number;
   readonly steps?: number;
   readonly batchSize?: number;
+  readonly microBatch?: number;
   readonly seed: number;
   readonly evalEvery?: number;
   readonly patience?: number;
@@ -38,6 +40,9 @@ interface TrainFlags extends StepFlags {
   readonly json?: boolean;
   readonly quiet?: boolean;
 }
+
+/** Examples per optimizer step where nothing says otherwise. */
+const DEFAULT_BATCH = 8;
 
 export function trainCommand(): Command {
   const command = new Command('train')
@@ -54,14 +59,29 @@ export function trainCommand(): Command {
     .option('--max-length <n>', 'longest token sequence; block length of plain text', count)
     .option('--epochs <n>', 'passes over the data', number)
     .option('--steps <n>', 'optimizer steps at most', count)
-    .option('--batch-size <n>', 'examples per micro-batch', count)
+    .option(
+      '--batch-size <n>',
+      'examples per optimizer step; times --accumulation where that is given',
+      count,
+    )
+    .addOption(
+      new Option(
+        '--micro-batch <n>',
+        'examples per forward and backward pass: the same steps in less memory, often faster',
+      )
+        .argParser(count)
+        .conflicts('accumulation'),
+    )
     .option('--seed <n>', 'seed of order, split and dropout', integer, 0)
     .option('--eval-every <steps>', 'evaluate every so many steps', count)
     .option('--patience <n>', 'stop after n evaluations without improvement', count)
     .option('--checkpoint-every <steps>', 'checkpoint every so many steps', count)
     .option('--resume [checkpoint]', 'continue an interrupted run')
     .option('--threads <n>', 'threads of ONNX Runtime', count)
-    .option('--low-memory', 'trade speed for memory: use the weights as they lie in the file, without a repacked copy')
+    .option(
+      '--low-memory',
+      'trade speed for memory: use the weights as they lie in the file, without a repacked copy',
+    )
     .option('--force', 'replace the results of an earlier run')
     .option('--quiet', 'no progress')
     .option('--json', 'print a JSON report');
@@ -76,17 +96,23 @@ Data:
 
 Examples:
   peft-compile train adapted.onnx --loss causal-lm --data book.txt --tokenizer tokenizer.json -o run
+  peft-compile train adapted.onnx --loss causal-lm --batch-size 32 --micro-batch 4 --data book.txt \\
+      --tokenizer tokenizer.json --eval-data more.txt --eval-every 100 --patience 3 -o run
   peft-compile train adapted.onnx --loss classification --data train.jsonl --validation 0.1 --tokenizer tokenizer.json \\
       --lr 5e-4 --schedule linear --warmup 50 --clip 1 --epochs 3 -o run`,
     )
     .action(run);
 }
 
-async function run(path: string, flags: TrainFlags): Promise<void> {
-  const artifacts = await artifactsFor(path, flags);
+async function run(path: string, given: TrainFlags, command: Command): Promise<void> {
+  const flags = withMicroBatches(given);
+  const emitted = existsSync(join(path, MANIFEST_FILE));
+  const artifacts = emitted ? path : await artifactsOf(path, flags);
+  const overrides = emitted ? overridesOf(path, command) : {};
   const view = trainView(flags.quiet === true || flags.json === true ? 'silent' : 'progress');
   const result = await train({
     ...trainOptions(flags),
+    ...overrides,
     artifacts,
     onEvent: view.onEvent,
     signal: interruptSignal(),
@@ -106,19 +132,60 @@ async function run(path: string, flags: TrainFlags): Promise<void> {
     `${formatCount(result.trainable)} weights trained for ${result.steps} steps in ${result.seconds.toFixed(1)} s`,
   );
   if (result.adapter !== undefined) print(`adapter ${pc.green(result.adapter)}`);
-  else print(`interrupted; continue with --resume (checkpoint ${result.checkpoint ?? 'none'})`);
+  else if (result.checkpoint === undefined) print('interrupted before the first step; start again');
+  else print(`interrupted; continue with --resume (checkpoint ${result.checkpoint})`);
 }
 
-/** Artifacts of a folder, or emitted on the spot from an adapted model. */
-async function artifactsFor(path: string, flags: TrainFlags): Promise<TrainArtifacts | string> {
-  if (existsSync(join(path, MANIFEST_FILE))) return path;
-  const model: Model = readModel(path);
+/** Splits the examples of an optimizer step into passes over `microBatch` of them. */
+function withMicroBatches(flags: TrainFlags): TrainFlags {
+  const { microBatch, batchSize = DEFAULT_BATCH } = flags;
+  if (microBatch === undefined) return flags;
+  if (batchSize % microBatch !== 0)
+    return fail('E_USAGE', {
+      message: `--micro-batch ${microBatch} does not divide --batch-size ${batchSize}`,
+      remedy: 'Give a divisor of the batch size.',
+    });
+  return { ...flags, batchSize: microBatch, accumulation: batchSize / microBatch };
+}
+
+/** Flags that emitted graphs leave open; what else shapes a graph was settled when it was emitted. */
+const OPEN: Readonly<Record<string, keyof ScheduleConfig>> = {
+  lr: 'learningRate',
+  schedule: 'id',
+  warmup: 'warmupSteps',
+};
+
+/** What flags given on the command line change about emitted graphs. Throws E_USAGE for those that cannot. */
+function overridesOf(path: string, command: Command): Pick<TrainOptions, 'schedule'> {
+  const cli = (flag: string) => command.getOptionValueSource(flag) === 'cli';
+  const fixed = command.options.filter(
+    (option) =>
+      (SETTLED.has(option.attributeName()) || option.attributeName() === 'microBatch') &&
+      !(option.attributeName() in OPEN) &&
+      cli(option.attributeName()),
+  );
+  if (fixed.length > 0)
+    fail('E_USAGE', {
+      message: `${fixed.map(({ long }) => long).join(', ')} cannot change graphs that are emitted already`,
+      where: path,
+      remedy: 'Give it to peft-compile emit, or train the adapted model itself.',
+    });
+  const flags = command.opts<Record<string, unknown>>();
+  const schedule = Object.fromEntries(
+    Object.entries(OPEN).flatMap(([flag, field]) => (cli(flag) ? [[field, flags[flag]]] : [])),
+  );
+  return Object.keys(schedule).length === 0 ? {} : { schedule };
+}
+
+/** Training graphs of an adapted model. */
+async function artifactsOf(path: string, flags: TrainFlags): Promise<TrainArtifacts> {
+  const model = readModel(path);
   const { loss } = flags;
   if (loss === undefined)
     return fail('E_USAGE', {
       message: 'Training an adapted model needs --loss',
       where: path,
-      remedy: 'E.g. --loss causal-lm or --loss classification',
+      remedy: `E.g. --loss causal-lm, --loss classification; one of ${[...LOSSES.keys()].join(', ')}`,
     });
   return artifactsInMemory(emitStep(model, stepOptions({ ...flags, loss })), model);
 }

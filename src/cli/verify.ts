@@ -1,13 +1,18 @@
 import { Command } from 'commander';
 import pc from 'picocolors';
-import { verify } from '../../runtime/verify.js';
+import type { Tensors } from '../../runtime/session.js';
+import { type VerifyReport, verify } from '../../runtime/verify.js';
 import { EXIT } from '../errors.js';
-import { integer, number } from './options.js';
-import { formatPercent, print, printJson, table } from './output.js';
+import { readInputs } from './given-inputs.js';
+import { integer, number, sizes } from './options.js';
+import { formatPercent, print, printJson, warn } from './output.js';
+import { table } from './table.js';
 
 interface VerifyFlags {
   readonly tolerance?: number;
   readonly seed: number;
+  readonly shapes?: Record<string, number>[];
+  readonly inputs?: string[];
   readonly structure?: boolean;
   readonly json?: boolean;
 }
@@ -15,24 +20,47 @@ interface VerifyFlags {
 export function verifyCommand(): Command {
   return new Command('verify')
     .summary('compare what two models compute')
-    .description('Run two models on the same random inputs at several shapes and compare every output.')
+    .description(
+      'Run two models on the same inputs and compare every output: random inputs at several shapes, unless --shapes or --inputs say otherwise.',
+    )
     .argument('<a>', 'ONNX model')
     .argument('<b>', 'ONNX model')
     .option('--tolerance <t>', 'largest accepted difference relative to the scale of an output', number)
     .option('--seed <n>', 'seed of the inputs', integer, 0)
+    .option('--shapes <sizes>', 'sizes of the free axes, e.g. batch=2,sequence=16; repeatable', sizes)
+    .option(
+      '--inputs <file...>',
+      '.safetensors files with a tensor for every input, instead of random inputs',
+    )
     .option('--structure', 'also require the same nodes in the same order')
+    .option('--quiet', 'no report; the exit status is the answer')
     .option('--json', 'print a JSON report')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  peft-compile verify base.onnx merged.onnx --structure
+  peft-compile verify a.onnx b.onnx --shapes batch=1,sequence=128 --shapes batch=4,sequence=7 --tolerance 1e-4`,
+    )
     .action(run);
 }
 
 async function run(a: string, b: string, flags: VerifyFlags): Promise<void> {
+  const inputs: Tensors[] = [];
+  for (const path of flags.inputs ?? []) inputs.push(await readInputs(path));
   const report = await verify(a, b, {
     seed: flags.seed,
     structure: flags.structure ?? false,
     ...(flags.tolerance === undefined ? {} : { tolerance: flags.tolerance }),
+    ...(flags.shapes === undefined ? {} : { shapes: flags.shapes }),
+    ...(inputs.length === 0 ? {} : { inputs }),
   });
   if (!report.pass) process.exitCode = EXIT.verification;
-  if (flags.json === true) return printJson(report);
+  if (flags.json === true) printJson(report);
+  else printReport(report);
+}
+
+function printReport(report: VerifyReport): void {
   const rows = report.cases.flatMap(({ label, outputs }) =>
     outputs.map(({ name, dims, maxAbs, relative, cosine, top1, pass }) => [
       label,
@@ -48,12 +76,17 @@ async function run(a: string, b: string, flags: VerifyFlags): Promise<void> {
   print(
     table(['case', 'output', 'shape', 'max |a−b|', 'relative', 'cosine', 'top-1', ''], rows, [3, 4, 5, 6]),
   );
-  if (typeof report.structure === 'string') print(`structure differs: ${report.structure}`);
+  if (report.widened)
+    warn('note: bfloat16 arithmetic was done in float32; this runtime has no bfloat16 kernels');
+  if (typeof report.structure === 'string') print(pc.red(`structure differs: ${report.structure}`));
+  else if (report.structure === null) print(pc.green('same nodes in the same order'));
+  const tolerance = report.tolerance.toExponential(1);
+  const equal = report.cases.every(({ pass }) => pass);
   print(
-    report.pass
-      ? pc.green(`equal within ${report.tolerance.toExponential(1)}`)
+    equal
+      ? pc.green(`equal within ${tolerance}`)
       : pc.red(
-          `differs: ${report.worst.output} by ${report.worst.relative.toExponential(2)} (tolerance ${report.tolerance.toExponential(1)})`,
+          `differs: ${report.worst.output} by ${report.worst.relative.toExponential(2)} (tolerance ${tolerance})`,
         ),
   );
 }

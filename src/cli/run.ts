@@ -1,0 +1,82 @@
+import { Command, Option } from 'commander';
+import type { Pass } from '../../passes/pass.js';
+import { type EditLog, type RunOptions, runPasses } from '../../passes/runner.js';
+import { fail } from '../errors.js';
+import { inferModel } from '../infer/index.js';
+import { didYouMean } from '../nearest.js';
+import { readModel, writeModel } from '../onnx/index.js';
+import { loadUserConfig } from './config.js';
+import { count } from './options.js';
+import { print, printJson } from './output.js';
+import { table } from './table.js';
+
+interface RunFlags {
+  readonly config: string;
+  readonly out: string;
+  readonly pass?: readonly string[];
+  readonly validate: NonNullable<RunOptions['validate']>;
+  readonly stopAfter?: number;
+  readonly force?: boolean;
+  readonly json?: boolean;
+}
+
+export function runCommand(): Command {
+  return new Command('run')
+    .summary('run passes of your own over a model')
+    .description('Run the passes of a config module over a model, in their order, and write the result.')
+    .argument('<model>', 'ONNX model')
+    .requiredOption('--config <file>', 'module that exports passes of your own')
+    .requiredOption('-o, --out <file>', 'where the model goes')
+    .option('--pass <names...>', 'only these passes, in this order')
+    .addOption(
+      new Option('--validate <when>', 'check invariants after each edit, each pass, or never')
+        .choices(['edit', 'pass', 'off'])
+        .default('pass'),
+    )
+    .option('--stop-after <n>', 'stop after n edits, to find the one that broke a model', count)
+    .option('--force', 'overwrite the output')
+    .option('--json', 'print a JSON report')
+    .action(run);
+}
+
+async function run(path: string, flags: RunFlags): Promise<void> {
+  const { passes } = await loadUserConfig(flags.config);
+  const model = readModel(path);
+  inferModel(model);
+  const { log, complete } = runPasses(model, chosen(passes, flags), {
+    validate: flags.validate,
+    ...(flags.stopAfter === undefined ? {} : { stopAfter: flags.stopAfter }),
+  });
+  await writeModel(model, flags.out, { force: flags.force ?? false });
+  if (flags.json === true) return printJson({ out: flags.out, complete, log });
+  const row = ({ pass, label, added, removed, redirected, initializers }: EditLog) => [
+    pass,
+    label,
+    ...[added, removed, redirected, initializers].map(String),
+  ];
+  if (log.length > 0)
+    print(table(['pass', 'edit', 'added', 'removed', 'redirected', 'constants'], log.map(row), [2, 3, 4, 5]));
+  print(complete ? `${log.length} edits` : `stopped after ${log.length} edits`);
+  print(`written to ${flags.out}`);
+}
+
+/** All passes of the module, or those named. */
+function chosen(passes: readonly Pass[], { pass: names, config }: RunFlags): readonly Pass[] {
+  const known = passes.map(({ name }) => name);
+  if (names !== undefined)
+    return names.map(
+      (wanted) =>
+        passes.find(({ name }) => name === wanted) ??
+        fail('E_NO_MATCH', {
+          message: `The config module has no pass '${wanted}'`,
+          where: config,
+          remedy: didYouMean(wanted, known),
+        }),
+    );
+  if (passes.length > 0) return passes;
+  return fail('E_USAGE', {
+    message: 'The config module exports no passes',
+    where: config,
+    remedy: 'Write `export default defineConfig({ passes })`',
+  });
+}
