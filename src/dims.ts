@@ -18,26 +18,34 @@ export type Polynomial = ReadonlyMap<string, Term>;
 
 type Known = number | string;
 
-/** Polynomials by text. Bounded: an evicted text is parsed again. */
-const cache = new Map<string, Polynomial>();
-const CACHE_LIMIT = 50_000;
+/**
+ * Polynomials by text, in two generations, so that what was made a moment ago is never evicted: `polynomialOf` looks
+ * up the text that it has just had made. An evicted text is parsed again.
+ */
+let young = new Map<string, Polynomial>();
+let old: ReadonlyMap<string, Polynomial> = new Map();
+const GENERATION = 25_000;
 
 function remember(text: string, polynomial: Polynomial): void {
-  if (cache.size >= CACHE_LIMIT) cache.clear();
-  cache.set(text, polynomial);
+  if (young.size >= GENERATION) {
+    old = young;
+    young = new Map();
+  }
+  young.set(text, polynomial);
+}
+
+function recall(text: string): Polynomial | undefined {
+  return young.get(text) ?? old.get(text);
 }
 
 function polynomialOf(dim: Known): Polynomial {
   if (typeof dim === 'number') return constant(dim);
-  const known = cache.get(dim);
+  const known = recall(dim);
   if (known !== undefined) return known;
-  const canonical = parseExpression(dim, OPERATIONS);
+  const canonical = parseExpression(dim, OPERATIONS) ?? dim;
+  // The parser's operations remember every sum and product that they make; a text that none of them made is an atom.
   const polynomial =
-    canonical === undefined || canonical === dim
-      ? atom(dim)
-      : typeof canonical === 'number'
-        ? constant(canonical)
-        : (cache.get(canonical) ?? atom(canonical));
+    typeof canonical === 'number' ? constant(canonical) : (recall(canonical) ?? atom(canonical));
   remember(dim, polynomial);
   return polynomial;
 }
@@ -103,7 +111,7 @@ function dimOf(polynomial: Polynomial): Known {
     if (text === '') text = coefficient < 0 ? `-${body}` : body;
     else text += coefficient < 0 ? ` - ${body}` : ` + ${body}`;
   }
-  if (!cache.has(text)) remember(text, polynomial);
+  if (recall(text) === undefined) remember(text, polynomial);
   return text;
 }
 
@@ -171,7 +179,8 @@ function sub(a: Known, b: Known): Known {
 }
 
 function mul(a: Known, b: Known): Known {
-  if (typeof a === 'number' && typeof b === 'number') return a * b;
+  // Adding 0 turns the −0 that JavaScript makes of 0·(−2) into 0.
+  if (typeof a === 'number' && typeof b === 'number') return a * b + 0;
   if (a === 1) return b;
   if (b === 1) return a;
   return dimOf(multiply(polynomialOf(a), polynomialOf(b)));
@@ -191,7 +200,7 @@ function splitBy(a: Polynomial, n: number): { quotient: Polynomial; rest: Polyno
 
 function floordiv(a: Known, b: Known): Known {
   if (b === 0) return call('floordiv', [a, b]);
-  if (typeof a === 'number' && typeof b === 'number') return Math.floor(a / b);
+  if (typeof a === 'number' && typeof b === 'number') return Math.floor(a / b) + 0;
   if (b === 1) return a;
   const dividend = polynomialOf(a);
   const divisor = polynomialOf(b);
