@@ -71,7 +71,7 @@ export async function main(out?: string) {
   const { losses, adapter } = await train({ artifacts, data: datasetOf(counting), epochs: 12, out: folder });
   if (adapter === undefined) throw new Error('Training was interrupted');
   const merged = join(folder, 'merged.onnx');
-  const report = await fold({ model: base, adapter, method: columnScale, out: merged, verify: true });
+  const report = await fold({ model: base, adapter, methods: [columnScale], out: merged, verify: true });
   return { record, losses, adapter, report };
 }
 

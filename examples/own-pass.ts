@@ -1,12 +1,15 @@
 /**
  * The graph as an API: a pass of one's own that rewrites an exported model, and the gradient rule that lets adapters
  * train through the operator it brings. The pass puts a soft threshold, `Shrink`, behind every Tanh.
+ *
+ * The file is a config module too: `peft-compile run model.onnx --config own-pass.js -o out.onnx`.
  */
 import { fileURLToPath } from 'node:url';
 import {
   applyEdit,
   Builder,
   backward,
+  defineConfig,
   defineGradient,
   definePass,
   emit,
@@ -41,6 +44,8 @@ export const softThreshold = definePass({
     }
   },
 });
+
+export default defineConfig({ passes: [softThreshold] });
 
 /** y = x ∓ bias where |x| > λ, else 0: the cotangent passes where the input does. */
 export const shrinkGradient = defineGradient({ op: 'Shrink' }, (c) => {

@@ -71,6 +71,7 @@ export async function main(out?: string) {
     proof: folded.proof,
     foldError: folded.verification?.worst.relative,
     changed: change.worst.relative,
+    adapter,
     merged,
   };
 }

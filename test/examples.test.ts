@@ -3,7 +3,15 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { createSession, load, numbersOf, PeftCompileError, printModel, tensorOfNumbers } from 'peft-compile';
+import {
+  createSession,
+  fold,
+  load,
+  numbersOf,
+  PeftCompileError,
+  printModel,
+  tensorOfNumbers,
+} from 'peft-compile';
 import ts from 'typescript';
 import { afterAll, describe, expect, it } from 'vitest';
 import * as ownMethod from '../examples/own-method.js';
@@ -36,6 +44,11 @@ describe('examples/pipeline.ts', () => {
     expect(result.changed).toBeGreaterThan(1e-2);
     const structure = (path: string) => printModel(load(path), { structureOnly: true });
     expect(structure(result.merged)).toBe(structure(modelFixture('bert.ts.dynamic').path));
+    // The record names the method; others at hand are not asked.
+    const model = modelFixture('bert.ts.dynamic').path;
+    const { adapter } = result;
+    const planned = await fold({ model, adapter, methods: [ownMethod.columnScale] });
+    expect(planned.tensors).toHaveLength(2 * 5 + 1);
   });
 });
 
@@ -51,21 +64,8 @@ describe('examples/own-method.ts', () => {
   });
 
   it('serves the command line as a config module', () => {
-    const program = join(repositoryRoot, 'dist/src/cli/main.js');
-    expect(existsSync(program), 'run `npm run build` first').toBe(true);
-    // Config modules are JavaScript; inside the repository, so that the package's name resolves.
-    const scratch = join(repositoryRoot, 'dist/examples');
-    const config = join(scratch, 'own-method.js');
-    mkdirSync(scratch, { recursive: true });
-    writeFileSync(config, transpiled('own-method.ts'));
     const base = modelFixture('gpt2.ts.dynamic').path;
-    const cli = (...args: string[]) => {
-      const { status, stdout, stderr } = spawnSync(process.execPath, [program, ...args], {
-        encoding: 'utf8',
-      });
-      return { status, stdout, stderr };
-    };
-
+    const config = configModule('own-method.ts');
     const adapted = join(folder, 'adapted.onnx');
     const setting = ['--method', 'column-scale', '--config', config];
     const inserted = cli(
@@ -137,6 +137,21 @@ describe('examples/own-pass.ts', () => {
     await session.release();
   });
 
+  it('serves the command line as a config module', () => {
+    const base = modelFixture('bert.dynamo.dynamic').path;
+    const config = configModule('own-pass.ts');
+    const out = join(folder, 'passed.onnx');
+    const { status, stdout, stderr } = cli('run', base, '--config', config, '-o', out, '--json');
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+    expect(JSON.parse(stdout)).toMatchObject({ complete: true, log: [{ pass: 'soft-threshold', added: 1 }] });
+    expect(printModel(load(out))).toContain('Shrink');
+
+    const wrong = cli('run', base, '--config', config, '-o', out, '--pass', 'soft-treshold');
+    expect(wrong.status).toBe(4);
+    expect(wrong.stderr).toContain("'soft-threshold'");
+    expect(cli('run', base, '--config', config, '-o', out).status).toBe(6);
+  });
+
   it('needs the rule', async () => {
     const { emit, insert, runPasses } = await import('peft-compile');
     const model = load(modelFixture('bert.dynamo.dynamic').path);
@@ -148,6 +163,23 @@ describe('examples/own-pass.ts', () => {
     expect(String(error)).toContain('Shrink');
   });
 });
+
+/** Runs the built command. */
+function cli(...args: string[]) {
+  const program = join(repositoryRoot, 'dist/src/cli/main.js');
+  expect(existsSync(program), 'run `npm run build` first').toBe(true);
+  const { status, stdout, stderr } = spawnSync(process.execPath, [program, ...args], { encoding: 'utf8' });
+  return { status, stdout, stderr };
+}
+
+/** An example as a config module: JavaScript, inside the repository, so that the package's name resolves. */
+function configModule(file: string): string {
+  const scratch = join(repositoryRoot, 'dist/examples');
+  mkdirSync(scratch, { recursive: true });
+  const path = join(scratch, file.replace(/\.ts$/, '.js'));
+  writeFileSync(path, transpiled(file));
+  return path;
+}
 
 /** An example as JavaScript. */
 function transpiled(file: string): string {

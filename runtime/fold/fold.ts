@@ -40,7 +40,10 @@ export interface FoldOptions {
   readonly verify?: boolean | VerifyOptions;
   /** Fold even when the adapter was trained on other weights, or was folded before. */
   readonly anyBase?: boolean;
+  /** The adapter's method, where it does not ship with the package. */
   readonly method?: Method;
+  /** Methods of one's own, of which the adapter's record names one, or none. `method` wins. */
+  readonly methods?: readonly Method[];
   readonly paths?: ReadonlyMap<string, string>;
   readonly write?: Pick<WriteOptions, 'externalData' | 'weights'>;
 }
@@ -81,8 +84,10 @@ interface FoldRecord {
  * @throws E_NO_MATCH for modules the model lacks, E_UNSUPPORTED when nothing folds, E_INVALID_DATA for the wrong base or
  * a second fold, E_VERIFY when the structure proof fails (numeric failures are in `verification.pass`).
  */
-export async function fold(options: FoldOptions): Promise<FoldReport> {
-  const adapter = typeof options.adapter === 'string' ? await readAdapter(options.adapter) : options.adapter;
+export async function fold(given: FoldOptions): Promise<FoldReport> {
+  const adapter = typeof given.adapter === 'string' ? await readAdapter(given.adapter) : given.adapter;
+  const method = given.method ?? given.methods?.find(({ id }) => id === adapter.record.method);
+  const options: FoldOptions = method === undefined ? given : { ...given, method };
   const base = typeof options.model === 'string' ? readModel(options.model) : options.model;
   const baseDigest = await digestWeights(base);
   const history = foldHistory(base);
