@@ -6,6 +6,8 @@ import { emitText } from './output.js';
 interface Words {
   readonly verb: string;
   readonly options: readonly string[];
+  /** Words that its first argument is limited to. */
+  readonly words: readonly string[];
   readonly choices: readonly { readonly option: string; readonly values: readonly string[] }[];
 }
 
@@ -36,6 +38,7 @@ function wordsOf(commands: readonly Command[]): Words[] {
   return commands.map((command) => ({
     verb: command.name(),
     options: command.options.flatMap(({ long, hidden }) => (long && !hidden ? [long] : [])),
+    words: command.registeredArguments.flatMap(({ argChoices }) => argChoices ?? []),
     choices: command.options.flatMap(({ long, argChoices }) =>
       long && argChoices ? [{ option: long, values: argChoices }] : [],
     ),
@@ -47,6 +50,8 @@ function bashScript(words: readonly Words[]): string {
     choices.map(({ option, values }) => `    ${verb}:${option}) words="${values.join(' ')}" ;;`),
   );
   const options = words.map(({ verb, options }) => `      ${verb}) words="${options.join(' ')}" ;;`);
+  const limited = words.filter((entry) => entry.words.length > 0);
+  const first = limited.map((entry) => `      ${entry.verb}) words="${entry.words.join(' ')}" ;;`);
   return `_peft_compile() {
   local verb="\${COMP_WORDS[1]}" current="\${COMP_WORDS[COMP_CWORD]}" previous="\${COMP_WORDS[COMP_CWORD-1]}" words=""
   if [ "$COMP_CWORD" -eq 1 ]; then
@@ -55,6 +60,8 @@ function bashScript(words: readonly Words[]): string {
 ${choices.join('\n')}
     *) case "$current" in -*) case "$verb" in
 ${options.join('\n')}
+    esac ;; *) case "$verb" in
+${first.join('\n')}
     esac ;; esac ;;
   esac; fi
   COMPREPLY=($(compgen -W "$words" -- "$current"))

@@ -4,9 +4,9 @@ import { createRequire } from 'node:module';
 import { availableParallelism, freemem, tmpdir, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { Command } from 'commander';
-import pc from 'picocolors';
 import { createSession } from '../../runtime/session.js';
 import { EXIT } from '../errors.js';
+import pc from './colour.js';
 import { formatBytes, print, printJson } from './output.js';
 import { packageFile } from './package-file.js';
 

@@ -1,9 +1,9 @@
 import { Command } from 'commander';
-import pc from 'picocolors';
 import { SHARED_POLICIES, type SharedPolicy } from '../../passes/fold.js';
 import { type FoldReport, fold } from '../../runtime/fold/fold.js';
 import { EXIT } from '../errors.js';
 import { choice } from './choice.js';
+import pc from './colour.js';
 import { loadUserConfig } from './config.js';
 import { formatPercent, print, printJson, warn } from './output.js';
 import { table } from './table.js';
@@ -72,7 +72,6 @@ async function run(path: string, flags: FoldFlags, command: Command): Promise<vo
   if (flags.out === undefined && flags.dryRun !== true)
     command.error('error: give --out <file>, or --dry-run for the plan alone', { exitCode: EXIT.usage });
   const user = await loadUserConfig(flags.config);
-  const [method] = user.methods;
   const report = await fold({
     model: path,
     adapter: flags.adapter,
@@ -83,7 +82,7 @@ async function run(path: string, flags: FoldFlags, command: Command): Promise<vo
     anyBase: flags.anyBase ?? false,
     force: flags.force ?? false,
     write: { externalData: flags.externalData },
-    ...(method === undefined ? {} : { method }),
+    methods: user.methods,
   });
   if (flags.json === true) printJson(report);
   else printReport(report);

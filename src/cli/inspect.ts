@@ -1,8 +1,8 @@
 import { Command } from 'commander';
-import pc from 'picocolors';
 import { hasGradient } from '../../passes/grad/registry.js';
 import { type InspectReport, inspect, type Severity } from '../../passes/inspect.js';
 import { readModel } from '../onnx/index.js';
+import pc from './colour.js';
 import { formatBytes, formatCount, print, printJson } from './output.js';
 import { table } from './table.js';
 

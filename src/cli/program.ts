@@ -1,8 +1,8 @@
 /** The command tree, and what happens around a verb: signals, errors, exit statuses. */
 import { Command, CommanderError, Option } from 'commander';
-import pc from 'picocolors';
 import { EXIT, PeftCompileError } from '../errors.js';
 import { cleanupPending } from '../onnx/index.js';
+import pc from './colour.js';
 import { interruption } from './interrupt.js';
 import { printJson, setQuiet, warn } from './output.js';
 import { packageVersion } from './package-file.js';

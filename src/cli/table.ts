@@ -1,7 +1,7 @@
 /** Tables for people: borderless, cut to the terminal, whole in pipes. */
 import { stripVTControlCharacters } from 'node:util';
 import Table from 'cli-table3';
-import pc from 'picocolors';
+import pc from './colour.js';
 import { terminalWidth } from './output.js';
 
 const GAP = '  ';

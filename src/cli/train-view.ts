@@ -1,7 +1,7 @@
 /** What a user sees of a running training: a bar on a terminal, plain lines otherwise. Everything goes to stderr. */
 import { SingleBar } from 'cli-progress';
-import pc from 'picocolors';
 import type { TrainEvent, TrainListener } from '../../runtime/train/events.js';
+import pc from './colour.js';
 import { formatCount, warn } from './output.js';
 
 export interface TrainView {

@@ -1,7 +1,6 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { Command, Option } from 'commander';
-import pc from 'picocolors';
 import { LOSSES } from '../../passes/losses/index.js';
 import { emitStep } from '../../passes/targets/step.js';
 import { artifactsInMemory, MANIFEST_FILE, type TrainArtifacts } from '../../runtime/artifacts.js';
@@ -10,6 +9,7 @@ import type { ScheduleConfig } from '../../runtime/train/schedule.js';
 import { train } from '../../runtime/train/train.js';
 import { EXIT, fail } from '../errors.js';
 import { readModel } from '../onnx/index.js';
+import pc from './colour.js';
 import { interruptSignal } from './interrupt.js';
 import { lossCurve } from './loss-curve.js';
 import { count, integer, number } from './options.js';

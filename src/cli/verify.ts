@@ -1,8 +1,8 @@
 import { Command } from 'commander';
-import pc from 'picocolors';
 import type { Tensors } from '../../runtime/session.js';
 import { type VerifyReport, verify } from '../../runtime/verify.js';
 import { EXIT } from '../errors.js';
+import pc from './colour.js';
 import { readInputs } from './given-inputs.js';
 import { integer, number, sizes } from './options.js';
 import { formatPercent, print, printJson, warn } from './output.js';
