@@ -9,6 +9,7 @@ import { didYouMean } from '../src/nearest.js';
 import { Builder } from '../src/ops/builder.js';
 import { tensorType } from '../src/types.js';
 import type { AdapterParam, AdapterRecord, AdapterSite } from './adapter-record.js';
+import { type BlockAxes, blockAxes } from './blocks.js';
 import type { Edit } from './edit.js';
 import { type Fold, type Method, rulesFor } from './methods/method.js';
 import { resolveMethod } from './methods/registry.js';
@@ -37,6 +38,11 @@ export interface FoldTask {
   readonly formula: Model;
   /** Formula input → adapter parameter. */
   readonly params: ReadonlyMap<string, AdapterParam>;
+  /**
+   * How to cut the inputs so that the formula gives rows of the stored tensor; those axes are symbolic in the formula.
+   * Undefined when it needs the tensor whole.
+   */
+  readonly blocks: BlockAxes | undefined;
 }
 
 /** A weight that gets a twin, because some of its readers want other numbers than the rest. */
@@ -200,7 +206,23 @@ function planTask(target: Value, folded: readonly FoldedSite[], dtype: 'float32'
   for (const value of builder.initializers) formula.graph.addInitializer(value);
   for (const node of builder.nodes) formula.graph.append(node);
   formula.graph.addOutput('folded', tensor);
-  return { target, sites: folded.map(({ site }) => site.path), formula, params };
+  const axes = blockAxes(formula);
+  const blocks = axes?.get('w') === 0 ? axes : undefined;
+  if (blocks !== undefined) loosen(formula, blocks);
+  return { target, sites: folded.map(({ site }) => site.path), formula, params, blocks };
+}
+
+/** Makes the axes that blocks cut symbolic, so that the formula takes any number of rows. */
+function loosen(formula: Model, blocks: BlockAxes): void {
+  const symbolic = (type: Value['type'], axis: number) =>
+    type?.kind === 'tensor' && type.shape !== null
+      ? tensorType(type.dtype, type.shape.with(axis, 'rows'))
+      : type;
+  for (const input of formula.graph.inputs) {
+    const axis = blocks.get(input.name ?? '');
+    if (axis !== undefined) input.type = symbolic(input.type, axis);
+  }
+  for (const output of formula.graph.outputs) output.type = symbolic(output.type, 0);
 }
 
 /** Gives shared weights of the plan their copies. Readers that no adapter concerns keep the old numbers that way. */

@@ -5,9 +5,7 @@ import { fail } from '../src/errors.js';
 import { walkGraphs } from '../src/graph.js';
 import type { Model } from '../src/model.js';
 import { reason } from '../src/onnx/source.js';
-import type { Tensor } from '../src/tensor.js';
-
-const CHUNK = 8 << 20;
+import { payloadChunks, type Tensor } from '../src/tensor.js';
 
 /** `sha256:<hex>` of the bytes of a file. */
 export async function digestFile(path: string): Promise<string> {
@@ -47,12 +45,7 @@ async function update(hash: Hash, name: string, tensor: Tensor): Promise<void> {
     for (const text of tensor.strings) hash.update(`${text.byteLength}:`).update(text);
     return;
   }
-  const { data } = tensor;
-  const whole = data.inline ?? (await data.load?.());
-  if (whole !== undefined) hash.update(whole);
-  else
-    for (let offset = 0; offset < data.byteLength; offset += CHUNK)
-      hash.update(data.read(offset, Math.min(CHUNK, data.byteLength - offset)));
+  for await (const chunk of payloadChunks(tensor.data)) hash.update(chunk);
 }
 
 function finish(hash: Hash): string {

@@ -90,10 +90,15 @@ export function filledTensor(dtype: DType, dims: readonly number[], value: numbe
 }
 
 /** Reads the payload behind a handle. */
-export async function loadTensor(tensor: Tensor): Promise<HostTensor> {
-  const data =
-    tensor.data.inline ?? (await tensor.data.load?.()) ?? tensor.data.read(0, tensor.data.byteLength);
-  return { dtype: tensor.dtype, dims: tensor.dims, data };
+export async function loadTensor({ dtype, dims, data }: Tensor): Promise<HostTensor> {
+  if (data.stream === undefined) return { dtype, dims, data: data.inline ?? data.read(0, data.byteLength) };
+  const bytes = new Uint8Array(data.byteLength);
+  let at = 0;
+  for await (const chunk of data.stream()) {
+    bytes.set(chunk, at);
+    at += chunk.length;
+  }
+  return { dtype, dims, data: bytes };
 }
 
 /** The single number of a one-element tensor. */

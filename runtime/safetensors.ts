@@ -8,7 +8,7 @@ import { basename, dirname, join } from 'node:path';
 import { fail } from '../src/errors.js';
 import { atomicWrite } from '../src/onnx/index.js';
 import { FileSource, MemorySource, reason, type Source } from '../src/onnx/source.js';
-import type { Tensor, TensorData } from '../src/tensor.js';
+import { BytesData, payloadChunks, type Tensor, type TensorData } from '../src/tensor.js';
 import { byteSize, type DType } from '../src/types.js';
 import { duplicateKey } from './json-keys.js';
 
@@ -203,7 +203,7 @@ export async function writeSafetensors(
   const { header, order } = layout(tensors, options.metadata ?? {});
   await atomicWrite(path, { force: options.force ?? false }, async (sink) => {
     await sink.write(header);
-    for (const tensor of order) for await (const chunk of chunksOf(tensor)) await sink.write(chunk);
+    for (const tensor of order) for await (const chunk of chunksOf(tensor.data)) await sink.write(chunk);
   });
 }
 
@@ -214,7 +214,7 @@ export async function encodeSafetensors(
 ): Promise<Uint8Array> {
   const { header, order } = layout(tensors, metadata);
   const chunks: Uint8Array[] = [header];
-  for (const tensor of order) for await (const chunk of chunksOf(tensor)) chunks.push(chunk);
+  for (const tensor of order) for await (const chunk of chunksOf(tensor.data)) chunks.push(chunk);
   return Buffer.concat(chunks);
 }
 
@@ -263,15 +263,8 @@ function layout(tensors: ReadonlyMap<string, WritableTensor>, metadata: Readonly
   return { header: new Uint8Array(bytes), order: entries.map(({ tensor }) => tensor) };
 }
 
-const CHUNK = 8 << 20;
-
-async function* chunksOf({ data }: WritableTensor): AsyncGenerator<Uint8Array> {
-  if (data instanceof Uint8Array) yield data;
-  else if (data.inline !== undefined) yield data.inline;
-  else if (data.load !== undefined) yield await data.load();
-  else
-    for (let offset = 0; offset < data.byteLength; offset += CHUNK)
-      yield data.read(offset, Math.min(CHUNK, data.byteLength - offset));
+function chunksOf(data: TensorData | Uint8Array): AsyncIterable<Uint8Array> {
+  return payloadChunks(data instanceof Uint8Array ? new BytesData(data) : data);
 }
 
 function corrupt(where: string, what: string): never {

@@ -15,10 +15,10 @@ export interface TensorData {
   /** Reads `length` bytes from `offset`. Called by `src/onnx` and `runtime` only. */
   read(offset: number, length: number): Uint8Array;
   /**
-   * For payloads that must be computed (a folded weight): the whole payload. Writers await it once per tensor, splice
-   * it and drop it, so that no more than one computed weight is in memory. `read` of such data throws before `load`.
+   * For payloads that must be computed (a folded weight): all bytes in order, piece by piece, so that no more than a
+   * piece is in memory. `read` of such data throws. Use `payloadChunks`, which serves both kinds.
    */
-  load?(): Promise<Uint8Array>;
+  stream?(): AsyncIterable<Uint8Array>;
 }
 
 /** A constant tensor. `strings` replaces `data` for dtype `string`. */
@@ -57,4 +57,15 @@ export function expectedBytes(tensor: Pick<Tensor, 'dtype' | 'dims'>): number {
     tensor.dtype,
     tensor.dims.reduce((product, dim) => product * dim, 1),
   );
+}
+
+const CHUNK = 1 << 20;
+
+/** All bytes of a payload in order, in pieces, wherever they live or however they are computed. */
+export async function* payloadChunks(data: TensorData): AsyncGenerator<Uint8Array> {
+  if (data.inline !== undefined) yield data.inline;
+  else if (data.stream !== undefined) yield* data.stream();
+  else
+    for (let offset = 0; offset < data.byteLength; offset += CHUNK)
+      yield data.read(offset, Math.min(CHUNK, data.byteLength - offset));
 }

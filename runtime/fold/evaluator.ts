@@ -9,10 +9,16 @@ import { type Session, SessionHost } from '../session.js';
 export class FormulaEvaluator {
   readonly #host = new SessionHost();
   readonly #sessions = new Map<string, Promise<Session>>();
+  readonly #ofFormula = new WeakMap<Model, Promise<Session>>();
 
   /** The single output of a formula. Input buffers are given away: they are empty afterwards. */
   async run(formula: Model, feeds: Readonly<Record<string, HostTensor>>): Promise<HostTensor> {
-    const session = await this.#session(formula);
+    let opened = this.#ofFormula.get(formula);
+    if (opened === undefined) {
+      opened = this.#session(formula);
+      this.#ofFormula.set(formula, opened);
+    }
+    const session = await opened;
     const outputs = await session.runWith({ feeds, transfer: true });
     const output = outputs[formula.graph.outputs[0]?.name ?? ''];
     if (output === undefined) throw new Error('A fold formula returned nothing');

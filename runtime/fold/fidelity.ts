@@ -14,38 +14,44 @@ export interface Fidelity {
   readonly updateError: number;
 }
 
-/**
- * Compares base, computed and stored numbers of one tensor, element by element in float64.
- * @throws E_NON_FINITE when a computed or stored number is NaN or infinite while the base's is finite.
- */
-export function fidelityOf(
-  base: NumericArray,
-  computed: NumericArray,
-  stored: NumericArray,
-  where: string,
-): Fidelity {
-  let baseSquares = 0;
-  let deltaSquares = 0;
-  let lostSquares = 0;
-  let unchanged = 0;
-  for (let i = 0; i < base.length; i++) {
-    const w = base[i]!;
-    const c = computed[i]!;
-    const s = stored[i]!;
-    if (!Number.isFinite(s) && Number.isFinite(w)) overflow(where, i, c);
-    const delta = c - w;
-    const lost = s - c;
-    baseSquares += w * w;
-    deltaSquares += delta * delta;
-    lostSquares += lost * lost;
-    if (s === w) unchanged++;
+/** Compares base, computed and stored numbers of one tensor, block by block, element by element in float64. */
+export class FidelityMeter {
+  #count = 0;
+  #unchanged = 0;
+  #baseSquares = 0;
+  #deltaSquares = 0;
+  #lostSquares = 0;
+
+  constructor(readonly where: string) {}
+
+  /**
+   * Takes in the next elements.
+   * @throws E_NON_FINITE when a stored number is NaN or infinite while the base's is finite.
+   */
+  add(base: NumericArray, computed: NumericArray, stored: NumericArray): void {
+    for (let i = 0; i < base.length; i++) {
+      const w = base[i]!;
+      const c = computed[i]!;
+      const s = stored[i]!;
+      if (!Number.isFinite(s) && Number.isFinite(w)) overflow(this.where, this.#count + i, c);
+      const delta = c - w;
+      const lost = s - c;
+      this.#baseSquares += w * w;
+      this.#deltaSquares += delta * delta;
+      this.#lostSquares += lost * lost;
+      if (s === w) this.#unchanged++;
+    }
+    this.#count += base.length;
   }
-  const norm = Math.sqrt(deltaSquares);
-  return {
-    relativeUpdate: baseSquares === 0 ? 0 : norm / Math.sqrt(baseSquares),
-    unchanged: base.length === 0 ? 1 : unchanged / base.length,
-    updateError: norm === 0 ? 0 : Math.sqrt(lostSquares) / norm,
-  };
+
+  result(): Fidelity {
+    const norm = Math.sqrt(this.#deltaSquares);
+    return {
+      relativeUpdate: this.#baseSquares === 0 ? 0 : norm / Math.sqrt(this.#baseSquares),
+      unchanged: this.#count === 0 ? 1 : this.#unchanged / this.#count,
+      updateError: norm === 0 ? 0 : Math.sqrt(this.#lostSquares) / norm,
+    };
+  }
 }
 
 function overflow(where: string, index: number, value: number): never {

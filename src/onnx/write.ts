@@ -135,9 +135,14 @@ class Meter {
   }
 }
 
-async function stream(piece: Chunk, sink: Sink, meter: Meter): Promise<void> {
-  const computed = piece.kind === 'data' ? await piece.data.load?.() : undefined;
-  const chunk: Chunk = computed === undefined ? piece : { kind: 'bytes', bytes: computed };
+async function stream(chunk: Chunk, sink: Sink, meter: Meter): Promise<void> {
+  if (chunk.kind === 'data' && chunk.data.stream !== undefined) {
+    for await (const bytes of chunk.data.stream()) {
+      await sink.write(bytes);
+      meter.add(bytes.length);
+    }
+    return;
+  }
   const length = chunkLength(chunk);
   const file = fileRange(chunk);
   for (let at = 0; at < length; ) {
