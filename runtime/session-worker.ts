@@ -3,7 +3,7 @@
  * it never happens on the main thread. Tensors may stay resident here between runs: an output kept under a key is the
  * next run's input without leaving the thread, which is how parameters and optimizer state rotate.
  */
-import { parentPort } from 'node:worker_threads';
+import { parentPort, workerData } from 'node:worker_threads';
 import { env, InferenceSession, Tensor } from 'onnxruntime-node';
 import type { HostTensor } from './host-tensor.js';
 import type { CreatedReply, Reply, Request, TensorInfo, Tensors } from './session-protocol.js';
@@ -155,6 +155,12 @@ function transferList(value: CreatedReply | Tensors | null, op: Request['op']): 
 
 const port = parentPort;
 if (port === null) throw new Error('session-worker runs as a worker thread only');
+// Counted up by the sender, down here: what an exiting process waits for.
+const { underway } = workerData as { underway: Int32Array };
+function done(): void {
+  Atomics.sub(underway, 0, 1);
+  Atomics.notify(underway, 0);
+}
 // Requests are handled one after another, in the order they were sent.
 let queue: Promise<void> = Promise.resolve();
 port.on('message', ({ id, request }: { id: number; request: Request }) => {
@@ -167,6 +173,10 @@ port.on('message', ({ id, request }: { id: number; request: Request }) => {
     } catch (error) {
       const reply: Reply = { id, ok: false, error: error instanceof Error ? error.message : String(error) };
       port.postMessage(reply);
+    } finally {
+      done();
     }
   });
 });
+// The runtime is loaded.
+done();

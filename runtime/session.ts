@@ -65,24 +65,52 @@ export interface RunRequest {
   readonly transfer?: boolean;
 }
 
+/** What each living thread has to do still, shared with it. */
+const underway = new Set<Int32Array>();
+
+/**
+ * Blocks until no thread is inside ONNX Runtime: a process that exits in the middle of a run is aborted by the runtime's
+ * binding instead. False when that takes longer than `milliseconds`.
+ */
+export function settleSessions(milliseconds: number): boolean {
+  const end = performance.now() + milliseconds;
+  for (const count of underway)
+    for (let open = Atomics.load(count, 0); open > 0; open = Atomics.load(count, 0)) {
+      const left = end - performance.now();
+      if (left <= 0) return false;
+      Atomics.wait(count, 0, open, left);
+    }
+  return true;
+}
+
 /** One worker thread: sessions that share resident tensors. */
 export class SessionHost {
   readonly #worker: Worker;
+  /** Starts at one: loading the runtime is not to be broken off either. */
+  readonly #underway = new Int32Array(new SharedArrayBuffer(4)).fill(1);
   readonly #pending = new Map<
     number,
     { resolve: (value: CreatedReply | Tensors | null) => void; reject: (error: Error) => void; where: string }
   >();
   #nextId = 0;
   #dead: PeftCompileError | undefined;
+  #closing: Promise<void> | undefined;
 
   constructor() {
-    this.#worker = new Worker(workerPath());
+    this.#worker = new Worker(workerPath(), { workerData: { underway: this.#underway } });
+    underway.add(this.#underway);
     this.#worker.unref();
     this.#worker.on('message', (reply: Reply) => this.#settle(reply));
     this.#worker.on('error', (cause) =>
       this.#die(`The ONNX Runtime thread crashed: ${String(cause)}`, cause),
     );
-    this.#worker.on('exit', (code) => this.#die(`The ONNX Runtime thread ended with status ${code}`));
+    this.#worker.on('exit', (code) =>
+      this.#die(
+        this.#closing === undefined
+          ? `The ONNX Runtime thread ended with status ${code}`
+          : 'The session was used after its host was closed',
+      ),
+    );
   }
 
   /**
@@ -118,7 +146,11 @@ export class SessionHost {
 
   /** Releases every session and ends the thread. */
   async close(): Promise<void> {
-    if (this.#dead !== undefined) return;
+    this.#closing ??= this.#dead === undefined ? this.#end() : Promise.resolve();
+    await this.#closing;
+  }
+
+  async #end(): Promise<void> {
     const ended = new Promise<void>((resolve) => this.#worker.once('exit', () => resolve()));
     await this.#send({ op: 'close' }, 'session host');
     this.#worker.ref();
@@ -139,6 +171,7 @@ export class SessionHost {
       const id = this.#nextId++;
       this.#pending.set(id, { resolve, reject, where });
       this.#worker.ref();
+      Atomics.add(this.#underway, 0, 1);
       this.#worker.postMessage({ id, request }, transfer);
     });
   }
@@ -153,6 +186,7 @@ export class SessionHost {
   }
 
   #die(message: string, cause?: unknown): void {
+    underway.delete(this.#underway);
     this.#dead ??= new PeftCompileError('E_RUNTIME', {
       message,
       remedy: 'If memory ran out, use a smaller batch or shorter sequences.',
