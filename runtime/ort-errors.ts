@@ -73,6 +73,14 @@ const RULES: readonly Rule[] = [
     remedy: 'Run the model with an execution provider or a dtype that has the operator.',
   },
   {
+    match:
+      /while running (\S+) node\. Name:'([^']*)'[\s\S]*(?:indices element out of data bounds|Out of range value in index tensor)/,
+    code: 'E_INVALID_DATA',
+    message: (m) => `Node '${m[2]}' (${m[1]}) was given an index outside its table`,
+    remedy:
+      'Check the data: token ids must be below the size of the vocabulary, labels below the number of classes, and sequences no longer than the positions the model has.',
+  },
+  {
     match: /Non-zero status code returned while running (\S+) node\. Name:'([^']*)'/,
     code: 'E_RUNTIME',
     message: (m) => `Node '${m[2]}' (${m[1]}) failed`,

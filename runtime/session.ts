@@ -144,6 +144,11 @@ export class SessionHost {
     await this.#send({ op: 'drop', keys }, 'resident tensors');
   }
 
+  /** Whether the thread is gone, closed or crashed. */
+  get ended(): boolean {
+    return this.#dead !== undefined;
+  }
+
   /** Releases every session and ends the thread. */
   async close(): Promise<void> {
     this.#closing ??= this.#dead === undefined ? this.#end() : Promise.resolve();
@@ -245,7 +250,8 @@ export class Session {
 
   async release(): Promise<void> {
     if (this.#ownsHost) await this.host.close();
-    else await this.host.request({ op: 'release', session: this.#id }, this.where);
+    // A thread that has ended, by a crash too, holds nothing.
+    else if (!this.host.ended) await this.host.request({ op: 'release', session: this.#id }, this.where);
   }
 
   #check(feeds: Tensors, resident: Readonly<Record<string, string>>, outputs: readonly string[]): void {

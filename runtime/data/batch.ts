@@ -69,7 +69,14 @@ export class Collator {
 
   /** Checks one example against the declared inputs. @throws E_INVALID_DATA naming the place, the tensor, both shapes. */
   check(example: Example): void {
-    for (const plan of this.#plans) this.#tensor(plan, example);
+    for (const plan of this.#plans) checkIndices(plan.spec, this.#tensor(plan, example), example.where);
+    if (this.#tokens !== undefined && this.tokensOf(example) === 0)
+      fail('E_INVALID_DATA', {
+        message: `Tensor '${this.#tokens}' has no tokens`,
+        where: example.where,
+        remedy: 'Remove the example.',
+      });
+    this.#checkLengths(example);
     const known = new Set(this.#plans.map((plan) => plan.spec.name));
     for (const name of example.tensors.keys())
       if (!known.has(name) && standardInput(name) === undefined)
@@ -78,6 +85,18 @@ export class Collator {
           where: example.where,
           remedy: `It takes ${[...known].join(', ')}; rename or remove the tensor.`,
         });
+  }
+
+  /** Whether any label of the example counts; the ignored value is the padding of labels. */
+  hasLabels(example: Example): boolean {
+    const labels = this.#plans.filter(({ spec }) => spec.role === 'label');
+    return (
+      labels.length === 0 ||
+      labels.some(({ spec }) => {
+        const values = example.tensors.get(spec.name)?.values ?? [];
+        return spec.padding === undefined || Array.from(values).some((value) => value !== spec.padding);
+      })
+    );
   }
 
   /** Number of unpadded tokens of an example. */
@@ -140,6 +159,31 @@ export class Collator {
             where: example.where,
           });
     return tensor;
+  }
+
+  /** Inputs of one example that share an axis have one length there: padding is for examples, not within one. */
+  #checkLengths({ tensors, where }: Example): void {
+    const seen = new Map<string | number, { readonly name: string; readonly size: number }>();
+    for (const { spec, axes, rows, padding } of this.#plans) {
+      const dims = tensors.get(spec.name)?.dims;
+      if (dims === undefined || rows !== 'batch') continue;
+      axes.forEach((axis, i) => {
+        // A fixed size may be two axes' by chance; one-dimensional inputs that are padded up to that of the tokens share it.
+        const shared =
+          typeof axis === 'string' ||
+          (axis !== null && axis === this.sequenceLength && axes.length === 1 && padding !== undefined);
+        if (!shared) return;
+        const size = dims[i] ?? 0;
+        const first = seen.get(axis);
+        if (first === undefined) seen.set(axis, { name: spec.name, size });
+        else if (first.size !== size)
+          fail('E_INVALID_DATA', {
+            message: `Tensor '${spec.name}' has length ${size}, '${first.name}' has ${first.size}, and the model takes one length for both`,
+            where,
+            remedy: 'Give them one length; shorter examples are padded, all inputs alike.',
+          });
+      });
+    }
   }
 
   #derived(plan: Plan, example: Example): ExampleTensor {
@@ -236,6 +280,24 @@ function planOf(
   return { spec, axes, rows, padding, derive: standard?.derive };
 }
 
+/**
+ * Integers of standard inputs and of labels with an ignored value are indices and masks; ONNX would take a negative one
+ * from the end of the axis without a word.
+ */
+function checkIndices(spec: BatchInputSpec, { values }: ExampleTensor, where: string): void {
+  const ignored = spec.role === 'label' ? spec.padding : undefined;
+  if (FLOATS.has(spec.dtype) || (ignored === undefined && standardInput(spec.name) === undefined)) return;
+  for (let i = 0; i < values.length; i++) {
+    const value = values[i] ?? 0;
+    if (value < 0 && value !== ignored)
+      fail('E_INVALID_DATA', {
+        message: `Tensor '${spec.name}' holds ${value} at element ${i}`,
+        where,
+        remedy: `Use values from 0${ignored === undefined ? '' : `, and ${ignored} for what does not count`}.`,
+      });
+  }
+}
+
 /** Copies a tensor into the leading corner of a larger one and pads the rest. */
 function place(
   tensor: ExampleTensor,
@@ -274,5 +336,16 @@ function place(
 
 /** Checks a whole data set before training starts. */
 export function checkDataset(dataset: Dataset, collator: Collator): void {
-  for (let i = 0; i < dataset.length; i++) collator.check(dataset.example(i));
+  let labeled = false;
+  for (let i = 0; i < dataset.length; i++) {
+    const example = dataset.example(i);
+    collator.check(example);
+    labeled ||= collator.hasLabels(example);
+  }
+  if (!labeled)
+    fail('E_INVALID_DATA', {
+      message: 'No example has a label that counts: there is nothing to learn',
+      where: dataset.source,
+      remedy: 'Check the labels; a completion that is cut off by the length leaves none.',
+    });
 }

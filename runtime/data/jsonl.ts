@@ -3,6 +3,7 @@ import { createReadStream } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { fail } from '../../src/errors.js';
 import { reason } from '../../src/onnx/source.js';
+import { duplicateKey } from '../json-keys.js';
 import { compact, type Dataset, type Example, type ExampleTensor } from './dataset.js';
 
 export interface JsonRecord {
@@ -56,6 +57,13 @@ function parseLine(text: string, where: string): Record<string, unknown> {
       where,
       remedy: 'Write {"tensor name": values, …}.',
     });
+  const twice = duplicateKey(text);
+  if (twice !== undefined)
+    fail('E_INVALID_DATA', {
+      message: `The line has two entries '${twice}'`,
+      where,
+      remedy: 'Keep one of them.',
+    });
   return value as Record<string, unknown>;
 }
 
@@ -69,10 +77,14 @@ export function tensorRecords(path: string, records: readonly JsonRecord[]): Dat
   return { source: path, length: examples.length, example: (index) => examples[index] as Example };
 }
 
+/** More axes than any model has; bounds the recursion. */
+const MAX_RANK = 32;
+
 /** A tensor of nested arrays, `[[1, 2], [3, 4]]` being 2×2. */
 export function nestedTensor(value: unknown, name: string, where: string): ExampleTensor {
   const dims: number[] = [];
   for (let level = value; Array.isArray(level); level = level[0]) dims.push(level.length);
+  if (dims.length > MAX_RANK) bad(`has ${dims.length} axes`, `Nest at most ${MAX_RANK} arrays.`);
   const values: number[] = [];
   collect(value, 0);
   return { dims, values: compact(values) };

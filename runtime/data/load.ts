@@ -75,6 +75,13 @@ function textOptions(path: string, options: LoadOptions): TextOptions {
     });
   const fixed = tokens.shape[1];
   const maxLength = options.maxLength ?? (typeof fixed === 'number' ? fixed : 128);
+  // Labels that are the next tokens need two of them.
+  const least = SELF_LABELED.has(options.loss) ? 2 : 1;
+  if (!(Number.isInteger(maxLength) && maxLength >= least))
+    fail('E_USAGE', {
+      message: `A length of ${maxLength} tokens was asked for`,
+      remedy: `Use a whole number, at least ${least}.`,
+    });
   if (typeof fixed === 'number' && maxLength > fixed)
     fail('E_USAGE', {
       message: `The graph takes sequences of ${fixed} tokens, a length of ${maxLength} was asked for`,

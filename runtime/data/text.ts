@@ -48,7 +48,7 @@ export function loadPlainText(path: string, { tokenizer, target, maxLength }: Te
   const { label } = target;
   let text: string;
   try {
-    text = readFileSync(path, 'utf8');
+    text = readFileSync(path, 'utf8').replace(/^\ufeff/, '');
   } catch (cause) {
     return fail('E_IO', { message: `Cannot read the data: ${reason(cause)}`, where: path, cause });
   }

@@ -5,9 +5,9 @@
  */
 import { existsSync } from 'node:fs';
 import { mkdir, readdir, rm } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { z } from 'zod';
-import { fail } from '../../src/errors.js';
+import { fail, PeftCompileError } from '../../src/errors.js';
 import { type HostTensor, loadTensor } from '../host-tensor.js';
 import { readSafetensors, writeSafetensors } from '../safetensors.js';
 
@@ -23,6 +23,8 @@ const runSchema = z.object({
   bestLoss: z.number().nullable(),
   /** Evaluations since the best one. */
   stale: z.int().min(0),
+  /** An evaluation was due after this step, and was interrupted. */
+  evaluationDue: z.boolean().default(false),
   fingerprint: z.record(z.string(), z.string()),
 });
 export type RunState = Omit<z.infer<typeof runSchema>, 'version'>;
@@ -58,7 +60,28 @@ export async function saveCheckpoint(
   return path;
 }
 
+/** @throws E_INVALID_DATA for a damaged file, naming the checkpoint before it, if there is one. */
 export async function loadCheckpoint(path: string): Promise<Checkpoint> {
+  try {
+    return await readCheckpoint(path);
+  } catch (cause) {
+    if (!(cause instanceof PeftCompileError && cause.code === 'E_INVALID_DATA')) throw cause;
+    const step = Number(NAME.exec(basename(path))?.[1] ?? 0);
+    const folder = dirname(path);
+    const before = (await checkpointSteps(folder)).filter((other) => other < step).at(-1);
+    return fail('E_INVALID_DATA', {
+      message: `The checkpoint cannot be used: ${cause.message}`,
+      where: path,
+      remedy:
+        before === undefined
+          ? 'Give a checkpoint of this run, or start a new run.'
+          : `Resume from the one before it: ${join(folder, stepName(before))}`,
+      cause,
+    });
+  }
+}
+
+async function readCheckpoint(path: string): Promise<Checkpoint> {
   const { tensors, metadata } = readSafetensors(path);
   let json: unknown;
   try {
@@ -90,11 +113,20 @@ export async function latestCheckpoint(folder: string): Promise<string | undefin
   return last === undefined ? undefined : join(folder, stepName(last));
 }
 
-/** Removes all but the `keep` newest checkpoints; the best one is a file of its own and stays. */
-export async function pruneCheckpoints(folder: string, keep: number): Promise<void> {
-  const steps = await checkpointSteps(folder);
+/**
+ * Removes all but the `keep` newest checkpoints up to `step`; the best one is a file of its own and stays, and so do
+ * later ones, of a run that was resumed from an earlier step.
+ */
+export async function pruneCheckpoints(folder: string, keep: number, step: number): Promise<void> {
+  const steps = (await checkpointSteps(folder)).filter((other) => other <= step);
   for (const step of steps.slice(0, Math.max(0, steps.length - keep)))
     await rm(join(folder, stepName(step)), { force: true });
+}
+
+/** Removes all checkpoints of a folder, and nothing else. */
+export async function clearCheckpoints(folder: string): Promise<void> {
+  for (const step of await checkpointSteps(folder)) await rm(join(folder, stepName(step)), { force: true });
+  await rm(join(folder, BEST_NAME), { force: true });
 }
 
 /** Throws E_INVALID_DATA naming the first setting in which a checkpoint and the run that wants it differ. */

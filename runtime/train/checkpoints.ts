@@ -1,8 +1,12 @@
 /** The checkpoints of one run: when the best was, what to keep, how to come back. */
-import { rm } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 import { fail } from '../../src/errors.js';
+import type { HostTensor } from '../host-tensor.js';
 import {
+  BEST_NAME,
   checkFingerprint,
+  clearCheckpoints,
   type Fingerprint,
   latestCheckpoint,
   loadCheckpoint,
@@ -20,6 +24,8 @@ export class Checkpoints {
   readonly #signal: AbortSignal | undefined;
   #bestLoss: number | null = null;
   #stale = 0;
+  /** An evaluation is due at the present step and has not been done. */
+  evaluationDue = false;
   #last: string | undefined;
 
   constructor(
@@ -50,12 +56,13 @@ export class Checkpoints {
     const best = Number.isFinite(loss) && (this.#bestLoss === null || loss < this.#bestLoss);
     if (best) this.#bestLoss = loss;
     this.#stale = best ? 0 : this.#stale + 1;
+    this.evaluationDue = false;
     return best;
   }
 
   async save(step: number): Promise<string> {
     this.#last = await this.#write(step, false);
-    await pruneCheckpoints(this.folder, this.#keep);
+    await pruneCheckpoints(this.folder, this.#keep, step);
     return this.#last;
   }
 
@@ -77,18 +84,44 @@ export class Checkpoints {
     await this.#stepper.load(params, state);
     this.#bestLoss = run.bestLoss;
     this.#stale = run.stale;
+    this.evaluationDue = run.evaluationDue;
     this.#last = found;
     return run.step;
   }
 
+  /**
+   * Parameters of the best evaluation; undefined when there was none.
+   * @throws E_INVALID_DATA when the file is gone or another run's.
+   */
+  async bestParams(): Promise<ReadonlyMap<string, HostTensor> | undefined> {
+    if (this.#bestLoss === null) return undefined;
+    const path = join(this.folder, BEST_NAME);
+    const best = existsSync(path) ? await loadCheckpoint(path) : undefined;
+    // A run that was killed and evaluates at other steps since may have left a better one.
+    if (best?.run.bestLoss == null || best.run.bestLoss > this.#bestLoss)
+      return fail('E_INVALID_DATA', {
+        message: `The parameters of the best evaluation, of loss ${this.#bestLoss}, are not in this folder`,
+        where: path,
+        remedy: 'Copy the file from the folder of the run that was resumed, or take the last parameters.',
+      });
+    checkFingerprint(best.run.fingerprint, this.#fingerprint, path);
+    return best.params;
+  }
+
   /** Removes what an earlier run left. */
   async clear(): Promise<void> {
-    await rm(this.folder, { recursive: true, force: true });
+    await clearCheckpoints(this.folder);
   }
 
   async #write(step: number, best: boolean): Promise<string> {
     const checkpoint = {
-      run: { step, bestLoss: this.#bestLoss, stale: this.#stale, fingerprint: this.#fingerprint },
+      run: {
+        step,
+        bestLoss: this.#bestLoss,
+        stale: this.#stale,
+        evaluationDue: this.evaluationDue,
+        fingerprint: this.#fingerprint,
+      },
       params: await this.#stepper.params(),
       state: await this.#stepper.state(),
     };

@@ -3,6 +3,7 @@ import { fail } from '../../src/errors.js';
 import type { Collator } from '../data/batch.js';
 import type { Dataset } from '../data/dataset.js';
 import type { EvalResult } from './events.js';
+import { naming } from './naming.js';
 import type { Measured, Stepper } from './stepper.js';
 
 /**
@@ -24,7 +25,7 @@ export async function evaluate(
     const complete = end - start === (collator.batchSize ?? end - start);
     if (!complete && !collator.canFill) break;
     const batch = collator.batch(Array.from({ length: end - start }, (_, i) => dataset.example(start + i)));
-    parts.push(await stepper.evaluate(batch.feeds));
+    parts.push(await naming(batch.where, () => stepper.evaluate(batch.feeds)));
     examples += batch.examples;
   }
   if (parts.length === 0)

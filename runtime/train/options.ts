@@ -83,6 +83,29 @@ export interface TrainResult {
   readonly classes?: readonly string[];
 }
 
+/** @throws E_USAGE naming the option that is no whole number in its range. */
+export function checkOptions(options: TrainOptions): void {
+  const { batchSize, evalBatchSize, maxSteps, patience, keepCheckpoints, evalEvery, checkpointEvery } =
+    options;
+  const positive = { batchSize, evalBatchSize, maxSteps, patience, keepCheckpoints };
+  const counts = { evalEvery, checkpointEvery };
+  const whole = { seed: options.seed };
+  for (const [group, least] of [
+    [positive, 1],
+    [counts, 0],
+    [whole, Number.MIN_SAFE_INTEGER],
+  ] as const)
+    for (const [name, value] of Object.entries(group))
+      if (value !== undefined && !(Number.isSafeInteger(value) && value >= least))
+        fail('E_USAGE', {
+          message: `${name} is ${value}`,
+          remedy: `Give a whole number${least < 0 ? '' : ` from ${least}`}.`,
+        });
+  const rate = options.schedule?.learningRate;
+  if (rate !== undefined && !(Number.isFinite(rate) && rate >= 0))
+    fail('E_USAGE', { message: `The learning rate is ${rate}`, remedy: 'Give a number from 0.' });
+}
+
 /** Steps of a run. */
 export function totalSteps(options: TrainOptions, manifest: StepManifest, stepsPerEpoch: number): number {
   const { epochs, maxSteps } = options;

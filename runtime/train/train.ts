@@ -9,13 +9,14 @@ import { type Dataset, splitDataset } from '../data/dataset.js';
 import { loadDataset } from '../data/load.js';
 import { loadTokenizer, type TextTokenizer } from '../data/tokenizer.js';
 import { countOf, firstNonFinite } from '../host-tensor.js';
-import { BEST_NAME, type Fingerprint, loadCheckpoint } from './checkpoint.js';
+import { type Fingerprint, latestCheckpoint } from './checkpoint.js';
 import { Checkpoints } from './checkpoints.js';
 import { evaluate } from './evaluate.js';
 import type { EvalResult, StopReason, TrainEvent } from './events.js';
 import { fingerprintOf } from './fingerprint.js';
 import { RunLog } from './log.js';
-import { scheduleOf, type TrainOptions, type TrainResult, totalSteps } from './options.js';
+import { listed, naming } from './naming.js';
+import { checkOptions, scheduleOf, type TrainOptions, type TrainResult, totalSteps } from './options.js';
 import { persist } from './persist.js';
 import { Plan } from './plan.js';
 import { learningRate } from './schedule.js';
@@ -33,7 +34,11 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
   const resuming = options.resume !== undefined && options.resume !== false;
   const adapterPath = join(options.out, ADAPTER_FILE);
   const checkpointFolder = join(options.out, CHECKPOINT_FOLDER);
-  for (const path of [adapterPath, join(options.out, LOG_FILE)])
+  for (const path of [
+    adapterPath,
+    join(options.out, LOG_FILE),
+    (await latestCheckpoint(checkpointFolder)) ?? adapterPath,
+  ])
     if (existsSync(path) && options.force !== true && !resuming)
       fail('E_EXISTS', {
         message: 'The folder holds the results of an earlier run',
@@ -82,6 +87,7 @@ interface Run {
 }
 
 async function prepare(options: TrainOptions, { manifest }: TrainArtifacts): Promise<Run> {
+  checkOptions(options);
   const seed = options.seed ?? 0;
   const given = options.load?.tokenizer;
   const tokenizer: TextTokenizer | undefined = typeof given === 'string' ? loadTokenizer(given) : given;
@@ -204,8 +210,12 @@ async function loop(context: LoopContext): Promise<TrainResult> {
     emit({ type: 'checkpoint', step, path: await checkpoints.save(step), best: false });
   };
 
-  if (options.evalFirst === true && start === 0) await evaluateNow();
-  while (step < run.steps) {
+  const outOfPatience = () =>
+    options.patience !== undefined && checkpoints.stale >= options.patience && step < run.steps;
+
+  if ((options.evalFirst === true && start === 0) || checkpoints.evaluationDue) await evaluateNow();
+  if (start > 0 && outOfPatience()) reason = 'early-stop';
+  while (step < run.steps && reason === 'finished') {
     if (options.signal?.aborted === true) {
       reason = 'interrupted';
       break;
@@ -216,18 +226,16 @@ async function loop(context: LoopContext): Promise<TrainResult> {
     );
     const lr = learningRate(run.schedule, step + 1);
     const before = performance.now();
-    const result = await stepper.step(
-      batches.map((batch) => batch.feeds),
-      { lr, step: step + 1, seeds: batches.map((_, i) => run.seed + planned.forwardPasses + i) },
+    const examplesOf = batches.flatMap((batch) => batch.where);
+    const result = await naming(examplesOf, () =>
+      stepper.step(
+        batches.map((batch) => batch.feeds),
+        { lr, step: step + 1, seeds: batches.map((_, i) => run.seed + planned.forwardPasses + i) },
+      ),
     );
     const seconds = (performance.now() - before) / 1000;
     step++;
-    await checkFinite(
-      result,
-      stepper,
-      step,
-      batches.flatMap((batch) => batch.where),
-    );
+    await checkFinite(result, stepper, step, examplesOf);
     const tokens = batches.reduce((sum, batch) => sum + batch.tokens, 0);
     const examples = batches.reduce((sum, batch) => sum + batch.examples, 0);
     pace.seconds += seconds;
@@ -253,8 +261,9 @@ async function loop(context: LoopContext): Promise<TrainResult> {
       eta: (pace.seconds / (step - start)) * (run.steps - step),
     });
     if (due(step, options.evalEvery) && step < run.steps) {
+      checkpoints.evaluationDue = run.evalData !== undefined;
       await evaluateNow();
-      if (options.patience !== undefined && checkpoints.stale >= options.patience) {
+      if (outOfPatience()) {
         reason = 'early-stop';
         break;
       }
@@ -265,11 +274,9 @@ async function loop(context: LoopContext): Promise<TrainResult> {
     if (step > 0) await save();
   } else if (reason === 'finished') await evaluateNow();
 
-  const bestPath = join(checkpoints.folder, BEST_NAME);
-  const params =
-    options.restoreBest === true && reason !== 'interrupted' && existsSync(bestPath)
-      ? (await loadCheckpoint(bestPath)).params
-      : await stepper.params();
+  const best =
+    options.restoreBest === true && reason !== 'interrupted' ? await checkpoints.bestParams() : undefined;
+  const params = best ?? (await stepper.params());
   if (reason !== 'interrupted') {
     const tensors = new Map([...artifacts.initial, ...params]);
     // What an earlier run left was dealt with before the first step, hence `force`.
@@ -317,10 +324,9 @@ async function checkFinite(
       }
     }
   }
-  const shown = where.slice(0, 4).join('; ');
   fail('E_NON_FINITE', {
     message: `Training diverged in step ${step}: ${culprit}`,
-    where: where.length > 4 ? `${shown}; and ${where.length - 4} more examples` : shown,
+    where: listed(where),
     remedy:
       'Lower the learning rate, add warm-up or clipping, or check these examples; the checkpoints before this step are intact.',
   });

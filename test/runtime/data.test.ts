@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterAll, describe, expect, it } from 'vitest';
-import { type BatchInputSpec, Collator } from '../../runtime/data/batch.js';
+import { type BatchInputSpec, Collator, checkDataset } from '../../runtime/data/batch.js';
 import { type Dataset, epochOrder, splitDataset } from '../../runtime/data/dataset.js';
 import { type LoadOptions, loadDataset } from '../../runtime/data/load.js';
 import { loadTokenizer } from '../../runtime/data/tokenizer.js';
@@ -277,6 +277,50 @@ describe('tensors', () => {
 });
 
 describe('order', () => {
+  it.each([
+    [{ input_ids: [3, -1], labels: 1 }, /'input_ids' holds -1 at element 1.*from 0/],
+    [{ input_ids: [3, 4], labels: -1 }, /'labels' holds -1.*-100/],
+    [{ input_ids: [], labels: 1 }, /'input_ids' has no tokens/],
+    [
+      { input_ids: [3, 4, 5], attention_mask: [1], labels: 1 },
+      /'attention_mask' has length 1, 'input_ids' has 3/,
+    ],
+    [{ input_ids: [3, 4], token_type_ids: [0, 0, 0], labels: 1 }, /'token_type_ids' has length 3/],
+  ])('refuses what ONNX would take without a word: %j', async (record, message) => {
+    const file = jsonl({ input_ids: [5], labels: 0 }, record);
+    const data = await loadDataset(file, { batch: bert, loss: 'classification' });
+    const fixed = bert.map((spec) => ({ ...spec, shape: spec.shape.map((d) => (d === 'seq' ? 8 : d)) }));
+    for (const specs of [bert, fixed]) {
+      await refuses(() => checkDataset(data, new Collator(specs)), 'E_INVALID_DATA', message);
+      await refuses(() => checkDataset(data, new Collator(specs)), 'E_INVALID_DATA', /jsonl:2/);
+    }
+  });
+
+  it('refuses data without a label that counts, keys that occur twice and arrays nested without end', async () => {
+    const ignored = await loadDataset(jsonl({ input_ids: [3, 4], labels: [-100, -100] }), {
+      batch: lm,
+      loss: 'causal-lm',
+    });
+    await refuses(() => checkDataset(ignored, new Collator(lm)), 'E_INVALID_DATA', /nothing to learn/);
+    const load = { batch: bert, loss: 'classification' };
+    await refuses(
+      loadDataset(write('jsonl', '{"input_ids": [3], "labels": 1, "labels": 0}'), load),
+      'E_INVALID_DATA',
+      /two entries 'labels'.*jsonl:1/,
+    );
+    const deep = `{"input_ids": ${'['.repeat(50_000)}${']'.repeat(50_000)}, "labels": 1}`;
+    await refuses(loadDataset(write('jsonl', deep), load), 'E_INVALID_DATA', /has 50000 axes/);
+  });
+
+  it('refuses lengths that no text fits in', async () => {
+    for (const maxLength of [0, 1, -3, 2.5, Number.NaN])
+      await refuses(
+        loadDataset(write('txt', 'the cat sat'), { batch: lm, loss: 'causal-lm', tokenizer, maxLength }),
+        'E_USAGE',
+        /at least 2/,
+      );
+  });
+
   it('shuffles by seed and epoch, and splits without losing an example', () => {
     fc.assert(
       fc.property(fc.integer({ min: 2, max: 200 }), fc.nat(1000), fc.nat(5), (n, seed, epoch) => {

@@ -189,4 +189,17 @@ describe('safetensors', () => {
       { numRuns: 100 },
     );
   });
+
+  it('reads long texts in metadata, and refuses an index that names an index', async () => {
+    // Longer than what a backtracking search could hold; quotes and backslashes are the hard part.
+    for (const text of ['x'.repeat(2e7), '"\\'.repeat(3e6)]) {
+      const { metadata } = decodeSafetensors(file({ __metadata__: { text } }));
+      expect(metadata.get('text') === text).toBe(true);
+    }
+    for (const twice of ['{"a\\\\":1,"b":"a","a\\\\" : 2}', '{"b":{"k":1,"\\u006b":2}}'])
+      await refuses(() => decodeSafetensors(file(twice)), 'E_INVALID_DATA', /two entries/);
+    const index = join(folder, 'loop.safetensors.index.json');
+    writeFileSync(index, JSON.stringify({ weight_map: { a: 'loop.safetensors.index.json' } }));
+    await refuses(() => readSafetensors(index), 'E_INVALID_DATA');
+  });
 });

@@ -176,4 +176,40 @@ describe('sessions', () => {
       await session.release();
     }
   });
+
+  it('says that an index is outside its table', async () => {
+    const session = await host.createSession(
+      tinyModel({
+        inputs: { ids: ['int64', ['n']] },
+        outputs: { y: ['float32', ['n', 2]] },
+        initializers: { table: tensorOfNumbers('float32', [3, 2], [1, 2, 3, 4, 5, 6]) },
+        nodes: [{ op: 'Gather', in: ['table', 'ids'], out: ['y'] }],
+      }),
+    );
+    await refuses(
+      session.run({ ids: tensorOfNumbers('int64', [2], [0, 3]) }),
+      'E_INVALID_DATA',
+      /vocabulary/,
+    );
+    await session.release();
+  });
+
+  it('closes once for all who ask, and says afterwards that it is closed', async () => {
+    const closing = new SessionHost();
+    const session = await closing.createSession(
+      tinyModel({
+        inputs: { x: ['float32', []] },
+        outputs: { y: ['float32', []] },
+        nodes: [{ op: 'Neg', in: ['x'], out: ['y'] }],
+      }),
+    );
+    await Promise.all([closing.close(), closing.close()]);
+    await closing.close();
+    await session.release();
+    await refuses(
+      session.run({ x: tensorOfNumbers('float32', [], [1]) }),
+      'E_RUNTIME',
+      /after its host was closed/,
+    );
+  });
 });

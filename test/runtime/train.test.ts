@@ -3,7 +3,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { readAdapter } from '../../runtime/adapter-file.js';
-import { epochOrder } from '../../runtime/data/dataset.js';
+import { type Dataset, epochOrder } from '../../runtime/data/dataset.js';
+import { loadDataset } from '../../runtime/data/load.js';
 import { numbersOf } from '../../runtime/host-tensor.js';
 import type { TrainEvent } from '../../runtime/train/events.js';
 import { readLog } from '../../runtime/train/log.js';
@@ -212,6 +213,99 @@ describe('training', () => {
     expect(existsSync(join(out, 'adapter.safetensors'))).toBe(false);
     const rest = await train({ ...settings, out, resume: true });
     expect([...cut.losses, ...rest.losses]).toEqual(whole.losses);
+  });
+
+  it('does an evaluation that was interrupted when it goes on', async () => {
+    const held = await loadDataset(data, { batch: regression().manifest.batch, loss: 'mse' });
+    const settings = {
+      artifacts: regression(),
+      data,
+      epochs: 4,
+      batchSize: 4,
+      evalEvery: 3,
+      evalBatchSize: 2,
+    };
+    const whole = await train({ ...settings, evalData: held, out: fresh() });
+    const out = fresh();
+    const control = new AbortController();
+    let reads = 0;
+    const interrupting: Dataset = {
+      ...held,
+      example: (index) => {
+        // One check of all rows, one evaluation, and into the next.
+        if (++reads === rows.length * 2 + 5) control.abort();
+        return held.example(index);
+      },
+    };
+    const cut = await train({ ...settings, evalData: interrupting, out, signal: control.signal });
+    expect(cut).toMatchObject({ reason: 'interrupted', steps: 6 });
+    const rest = await train({ ...settings, evalData: held, out, resume: true });
+    expect([...cut.evals, ...rest.evals]).toEqual(whole.evals);
+    expect(readFileSync(rest.log, 'utf8')).toBe(readFileSync(whole.log, 'utf8'));
+  });
+
+  it('keeps what it writes after it was resumed from an earlier checkpoint', async () => {
+    const settings = { artifacts: regression(), data, out: fresh(), batchSize: 2, checkpointEvery: 1 };
+    const whole = await train({ ...settings, keepCheckpoints: 7 });
+    const early = join(settings.out, 'checkpoints', 'step-00000002.safetensors');
+    const control = new AbortController();
+    const result = await train({
+      ...settings,
+      resume: early,
+      signal: control.signal,
+      onEvent: (event) => {
+        if (event.type === 'step') control.abort();
+      },
+    });
+    expect(result).toMatchObject({ reason: 'interrupted', steps: 3 });
+    expect(existsSync(result.checkpoint!)).toBe(true);
+    const rest = await train({ ...settings, resume: result.checkpoint! });
+    expect(rest.losses).toEqual(whole.losses.slice(3));
+  });
+
+  it('names the checkpoint before a damaged one', async () => {
+    const settings = { artifacts: regression(), data, out: fresh(), batchSize: 2, checkpointEvery: 3 };
+    const whole = await train(settings);
+    const folder = join(settings.out, 'checkpoints');
+    const last = join(folder, 'step-00000006.safetensors');
+    writeFileSync(last, readFileSync(last).subarray(0, 200));
+    await refuses(
+      train({ ...settings, resume: true }),
+      'E_INVALID_DATA',
+      /step-00000006.*Resume from the one before it: .*step-00000003/,
+    );
+    const rest = await train({ ...settings, resume: join(folder, 'step-00000003.safetensors') });
+    expect(rest.losses).toEqual(whole.losses.slice(3));
+  });
+
+  it('removes its own files only when it replaces a run', async () => {
+    const settings = { artifacts: regression(), data, out: fresh(), checkpointEvery: 1 };
+    await train(settings);
+    const foreign = join(settings.out, 'checkpoints', 'of-another-tool.bin');
+    writeFileSync(foreign, 'precious');
+    rmSync(join(settings.out, 'adapter.safetensors'));
+    rmSync(join(settings.out, 'log.jsonl'));
+    await refuses(train(settings), 'E_EXISTS', /checkpoints/);
+    await train({ ...settings, force: true, maxSteps: 1 });
+    expect(readdirSync(join(settings.out, 'checkpoints')).sort()).toEqual([
+      'of-another-tool.bin',
+      'step-00000001.safetensors',
+    ]);
+  });
+
+  it.each([
+    { batchSize: 0 },
+    { batchSize: 1.5 },
+    { evalBatchSize: Number.NaN },
+    { maxSteps: 2.5 },
+    { patience: 0 },
+    { seed: 0.5 },
+    { evalEvery: -1 },
+    { checkpointEvery: 0.5 },
+    { schedule: { learningRate: Number.NaN } },
+    { schedule: { learningRate: -1 } },
+  ])('refuses %j', async (options) => {
+    await refuses(train({ artifacts: regression(), data, out: fresh(), ...options }), 'E_USAGE', /NaN|-1|\d/);
   });
 
   it('evaluates over all held-out rows, whatever their batches', async () => {
