@@ -174,7 +174,7 @@ function readShards(path: string): Safetensors {
       return corrupt(path, `the shard of '${name}' is not a file next to the index: ${JSON.stringify(file)}`);
     let shard = shards.get(file);
     if (shard === undefined) {
-      shard = readSafetensors(join(dirname(path), file));
+      shard = parse(new FileSource(join(dirname(path), file)));
       shards.set(file, shard);
       for (const [key, text] of shard.metadata) metadata.set(key, text);
     }
