@@ -7,6 +7,7 @@ import { Value, walkGraphs } from '../src/graph.js';
 import { initTensor } from '../src/initializer.js';
 import type { Model } from '../src/model.js';
 import { didYouMean } from '../src/nearest.js';
+import { sortTopologically } from '../src/order.js';
 import type { Tensor } from '../src/tensor.js';
 import { type DType, isFloat, tensorType } from '../src/types.js';
 import {
@@ -52,7 +53,10 @@ export interface InsertReport {
   readonly shared: readonly { readonly path: string; readonly weight: string; readonly consumers: number }[];
 }
 
-/** Inserts a method into a model, in place. Throws E_NO_MATCH when nothing is selected, E_USAGE on a bad configuration. */
+/**
+ * Inserts a method into a model, in place; its nodes are put in order of execution first, where they are not. Throws E_NO_MATCH when nothing is selected, E_USAGE on a bad
+ * configuration.
+ */
 export function insert(model: Model, options: InsertOptions): InsertReport {
   const method = resolveMethod(options.method);
   if (hasAdapterRecord(model))
@@ -60,6 +64,7 @@ export function insert(model: Model, options: InsertOptions): InsertReport {
       message: 'The model already holds an adapter',
       remedy: 'Insert into the base model, or fold the adapter first',
     });
+  sortTopologically(model.graph);
   const base = countWeights(model);
   const config = configureMethod(method, options.config ?? {});
   const sites = findSites(model, options.paths === undefined ? {} : { paths: options.paths });
@@ -106,6 +111,7 @@ export function attachAdapter(
   } = {},
 ): void {
   const method = resolveMethod(options.method ?? record.method);
+  sortTopologically(model.graph);
   const configs = new Map(record.sites.map(({ path, config }) => [path, config]));
   const selected: SelectedSite[] = [];
   const left = new Set(configs.keys());
@@ -154,6 +160,7 @@ export function insertPass(
     *run(model) {
       const taken = valueNames(model);
       const modules = new Map<string, ModuleParams>();
+      const wirings: Wiring[] = [];
       for (const { site, overrides } of selected) {
         const siteConfig = configureMethod(method, { ...config, ...overrides });
         const module = site.callOf ?? site.path;
@@ -169,10 +176,19 @@ export function insertPass(
           };
           onSite({ path: module, kind: site.kind, config: jsonOf(siteConfig), params: params.record });
         }
-        yield wire(model, method, siteConfig, site, params.values);
+        wirings.push({ site, config: siteConfig, params: params.values });
       }
+      // Last sites first: an output that feeds another site directly then takes that site's branch along when it is redirected.
+      for (const { site, config, params } of wirings.reverse())
+        yield wire(model, method, config, site, params);
     },
   };
+}
+
+interface Wiring {
+  readonly site: Site;
+  readonly config: Record<string, unknown>;
+  readonly params: ModuleParams['values'];
 }
 
 interface ModuleParams {

@@ -86,10 +86,16 @@ function weightForm(
 
 /** Feeds the site's op, and no other reader of its weight, a new matrix. */
 function replaceWeight({ op }: Builder, site: Site, matrix: Value): Wiring {
-  const { consumed, input } = site.weight;
+  const { input } = site.weight;
+  const from = currentWeight(site);
   const only = (use: Use) => use.kind === 'node' && use.node === site.node && use.index === input;
-  const to = fromMatrix(op, matrix, consumed, consumedLayout(site));
-  return { at: { before: site.node }, redirect: { from: consumed, to, only } };
+  const to = fromMatrix(op, matrix, from, consumedLayout(site));
+  return { at: { before: site.node }, redirect: { from, to, only } };
+}
+
+/** What the site's op reads by now: a column range of a packed weight may have been wired before this one. */
+function currentWeight({ node, weight }: Site): Value {
+  return node.input(weight.input);
 }
 
 /** The weight that the site's op reads, [in, out] or [vocab, dim]. */
@@ -100,5 +106,5 @@ function matrixOf({ op }: Builder, site: Site): Value {
       where: site.path,
       remedy: 'Choose a method that adds to the output, such as lora',
     });
-  return toMatrix(op, site.weight.consumed, consumedLayout(site));
+  return toMatrix(op, currentWeight(site), consumedLayout(site));
 }

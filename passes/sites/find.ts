@@ -1,7 +1,8 @@
 /** All sites of a model: detect, name, open packed weights. */
-import { type Value, walkNodes } from '../../src/graph.js';
+import { type Node, type Value, walkGraphs, walkNodes } from '../../src/graph.js';
 import { inferModel } from '../../src/infer/index.js';
 import type { Model } from '../../src/model.js';
+import { topologicalOrder } from '../../src/order.js';
 import { hasAdapterRecord, readAdapterRecord } from '../adapter-record.js';
 import { isBuffer } from './buffers.js';
 import { dependence } from './dependence.js';
@@ -26,7 +27,7 @@ export function findSites(model: Model, options: FindOptions = {}): Site[] {
   const drafts: Draft[] = [];
   const isComputed = dependence();
   const adapters = adapterTensors(model);
-  for (const node of walkNodes(model.graph))
+  for (const node of executionOrder(model))
     for (const draft of detectorOf(node)?.detect(node) ?? [])
       if (
         !adapters.has(draft.weight.value.name ?? '') &&
@@ -40,6 +41,11 @@ export function findSites(model: Model, options: FindOptions = {}): Site[] {
     const site = siteOf(one);
     return site.kind === 'linear' ? [site, ...partsOf(one, site, taken)] : [site];
   });
+}
+
+/** Nodes of all graphs, producers first: files are not always sorted, and paths that count sites depend on the order. */
+function* executionOrder(model: Model): Iterable<Node> {
+  for (const graph of walkGraphs(model.graph)) yield* topologicalOrder(graph);
 }
 
 /** Names of what an inserted adapter brought: its products are no layers of the model. */
