@@ -20,5 +20,5 @@ export function lossCurve(losses: readonly number[]): string {
     height: HEIGHT,
     format: (value: number) => value.toFixed(3).padStart(9),
   });
-  return `training loss over ${losses.length} steps\n${chart}`;
+  return `training loss over ${losses.length} steps\n${chart.replace(/ +$/gm, '')}`;
 }
