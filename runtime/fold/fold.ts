@@ -99,7 +99,8 @@ export async function fold(given: FoldOptions): Promise<FoldReport> {
   if (options.out === undefined) return { out: undefined, ...describe(plan, new Map()) };
 
   runPasses(merged, [separateShared(plan)], {});
-  const expected = cloneModel(merged).model;
+  const { model: expected, values } = cloneModel(merged);
+  const planned = new Set(plan.tasks.map(({ target }) => values.get(target) ?? target));
   const record: FoldRecord = {
     adapter: adapter.digest,
     base: baseDigest,
@@ -108,11 +109,7 @@ export async function fold(given: FoldOptions): Promise<FoldReport> {
   };
   merged.metadata.set(FOLDED_METADATA_KEY, JSON.stringify([...history, record]));
   const payloads = await writeFolded(merged, plan, adapter, options, options.out);
-  const proof = proveFold(
-    expected,
-    readModel(options.out),
-    new Set(plan.tasks.map(({ target }) => target.label)),
-  );
+  const proof = proveFold(expected, readModel(options.out), planned);
   if (!proof.holds)
     fail('E_VERIFY', {
       message: `The merged model differs from the base in more than numbers: ${proof.differences.join('; ')}`,

@@ -1,20 +1,20 @@
 /**
  * The proof that a fold changed nothing but numbers: the merged file, read back from disk, prints the same graph as the
- * base (same nodes, order, names, attributes, types), and every tensor outside the plan holds the same bytes.
+ * base (same nodes, order, names, attributes, types, docs and metadata of nodes), and every tensor outside the plan
+ * holds the same bytes, wherever it is: initializers of all graphs, attributes of all nodes, bodies of functions.
  */
-
-import { payloadOf } from '../../passes/sites/index.js';
 import { type Value, walkGraphs } from '../../src/graph.js';
 import type { Model } from '../../src/model.js';
 import type { Tensor } from '../../src/tensor.js';
 import { printModel } from '../../src/text/index.js';
+import { type PlacedTensor, placedTensors } from './placed-tensors.js';
 
 export interface FoldProof {
   readonly holds: boolean;
   readonly nodes: number;
   /** Tensors compared byte by byte and found equal. */
   readonly untouched: number;
-  /** First differences in the text, or names of tensors that changed without being planned; empty when it holds. */
+  /** First differences in the text, or tensors that changed without being planned; empty when it holds. */
   readonly differences: readonly string[];
 }
 
@@ -23,26 +23,27 @@ const CHUNK = 1 << 20;
 /**
  * @param base the base model; shared weights that the fold separated already have their copies
  * @param merged what was written, decoded again
- * @param planned names of the tensors the fold was to change
+ * @param planned values of `base` whose numbers the fold was to change: initializers, or outputs of Constant nodes
  */
-export function proveFold(base: Model, merged: Model, planned: ReadonlySet<string>): FoldProof {
+export function proveFold(base: Model, merged: Model, planned: ReadonlySet<Value>): FoldProof {
   const differences = textDifferences(structureOf(base), structureOf(merged));
   let untouched = 0;
-  const theirs = weightsByName(merged);
-  for (const [name, tensor] of weightsByName(base)) {
-    if (planned.has(name)) continue;
-    const other = theirs.get(name);
-    if (other !== undefined && sameBytes(tensor, other)) untouched++;
-    else differences.push(`tensor '${name}' changed, which was not planned`);
+  // Equal texts have their tensors at the same places, in the same order.
+  const theirs = placedTensors(merged);
+  for (const { place, tensor, of } of placedTensors(base)) {
+    const other: PlacedTensor | undefined = theirs.next().value;
+    if (of !== undefined && planned.has(of)) continue;
+    if (other?.place === place && sameContents(tensor, other.tensor)) untouched++;
+    else differences.push(`${place} changed, which was not planned`);
   }
   let nodes = 0;
   for (const graph of walkGraphs(merged.graph)) nodes += graph.nodeCount;
   return { holds: differences.length === 0, nodes, untouched, differences };
 }
 
-/** Everything but payloads and metadata. */
+/** Everything but payloads and the texts that say who wrote the file. */
 export function structureOf(model: Model): string {
-  return printModel(model, { structureOnly: true });
+  return printModel(model, { structureOnly: true, annotations: true });
 }
 
 /** Up to `limit` lines in which two texts differ. */
@@ -57,25 +58,18 @@ export function textDifferences(a: string, b: string, limit = 5): string[] {
   return differences;
 }
 
-/** Every tensor that the structure text leaves out: initializers, and the numbers of Constant nodes. */
-function weightsByName(model: Model): Map<string, Tensor> {
-  const weights = new Map<string, Tensor>();
-  const add = (value: Value) => {
-    const tensor = payloadOf(value);
-    if (value.name !== undefined && tensor !== undefined) weights.set(value.name, tensor);
-  };
-  for (const graph of walkGraphs(model.graph)) {
-    graph.initializers.forEach(add);
-    for (const node of graph.nodes()) if (node.op === 'Constant' && node.outputs[0]) add(node.outputs[0]);
-  }
-  return weights;
-}
-
-function sameBytes(a: Tensor, b: Tensor): boolean {
+function sameContents(a: Tensor, b: Tensor): boolean {
+  if (a.dtype !== b.dtype || a.dims.join() !== b.dims.join()) return false;
+  if (a.strings !== undefined || b.strings !== undefined)
+    return sameStrings(a.strings ?? [], b.strings ?? []);
   if (a.data.byteLength !== b.data.byteLength) return false;
   for (let offset = 0; offset < a.data.byteLength; offset += CHUNK) {
     const length = Math.min(CHUNK, a.data.byteLength - offset);
     if (Buffer.compare(a.data.read(offset, length), b.data.read(offset, length)) !== 0) return false;
   }
   return true;
+}
+
+function sameStrings(a: readonly Uint8Array[], b: readonly Uint8Array[]): boolean {
+  return a.length === b.length && a.every((text, i) => Buffer.compare(text, b[i] ?? new Uint8Array()) === 0);
 }
