@@ -3,12 +3,12 @@
  * sites and formulas, not methods: what is replaced (the output or the weight) is what the formula returns.
  */
 import { fail } from '../src/errors.js';
-import { Value, walkGraphs } from '../src/graph.js';
+import { Value } from '../src/graph.js';
 import { initTensor } from '../src/initializer.js';
 import type { Model } from '../src/model.js';
 import { didYouMean } from '../src/nearest.js';
 import { sortTopologically } from '../src/order.js';
-import type { Tensor } from '../src/tensor.js';
+import { elementsOf, type Tensor } from '../src/tensor.js';
 import { type DType, isFloat, tensorType } from '../src/types.js';
 import {
   type AdapterParam,
@@ -17,6 +17,7 @@ import {
   hasAdapterRecord,
   writeAdapterRecord,
 } from './adapter-record.js';
+import { constants } from './inspect/parameters.js';
 import { configureMethod, type Method, type ParamSpec, rulesFor, siteKindsOf } from './methods/method.js';
 import { resolveMethod } from './methods/registry.js';
 import type { Pass } from './pass.js';
@@ -229,13 +230,11 @@ function jsonOf(config: Readonly<Record<string, unknown>>): AdapterRecord['confi
   return JSON.parse(JSON.stringify(config)) as AdapterRecord['config'];
 }
 
-/** Elements of all floating-point initializers of rank 1 and more: what the share of trainable weights divides by. */
+/** Elements of all floating-point constants of rank 1 and more: what the share of trainable weights divides by. */
 export function countWeights(model: Model): number {
   let count = 0;
-  for (const graph of walkGraphs(model.graph))
-    for (const { tensor } of graph.initializers)
-      if (tensor !== undefined && isFloat(tensor.dtype) && tensor.dims.length > 0)
-        count += tensor.dims.reduce((product, dim) => product * dim, 1);
+  for (const [, tensor] of constants(model))
+    if (isFloat(tensor.dtype) && tensor.dims.length > 0) count += elementsOf(tensor);
   return count;
 }
 

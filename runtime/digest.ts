@@ -1,8 +1,9 @@
 /** SHA-256 of files and of the weights of a model, streamed. */
 import { createHash, type Hash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
+import { payloadOf } from '../passes/sites/index.js';
 import { fail } from '../src/errors.js';
-import { walkGraphs } from '../src/graph.js';
+import { type Graph, type Value, walkGraphs } from '../src/graph.js';
 import type { Model } from '../src/model.js';
 import { reason } from '../src/onnx/source.js';
 import { payloadChunks, type Tensor } from '../src/tensor.js';
@@ -25,18 +26,26 @@ export function digestBytes(bytes: Uint8Array | string): string {
 }
 
 /**
- * `sha256:<hex>` of all initializers of a model: name, dtype, dims and payload of each, sorted by name within each
+ * `sha256:<hex>` of all weights of a model, which are initializers and the tensors of Constant nodes: name, dtype, dims and payload of each, sorted by name within each
  * graph. Node order, external-data layout and metadata do not enter, so a model keeps its digest when it is only
  * stored differently.
  */
 export async function digestWeights(model: Model): Promise<string> {
   const hash = createHash('sha256');
   for (const graph of walkGraphs(model.graph)) {
-    const named = [...graph.initializers].map((value) => ({ name: value.label, tensor: value.tensor }));
+    const named = weightsOf(graph).map((value) => ({ name: value.label, tensor: payloadOf(value) }));
     named.sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0));
     for (const { name, tensor } of named) if (tensor !== undefined) await update(hash, name, tensor);
   }
   return finish(hash);
+}
+
+/** Initializers, and outputs of Constant nodes that hold more than a number. */
+function weightsOf(graph: Graph): Value[] {
+  const constants = [...graph.nodes()].flatMap(({ outputs: [output] }) =>
+    output !== undefined && output !== null && (payloadOf(output)?.dims.length ?? 0) > 0 ? [output] : [],
+  );
+  return [...graph.initializers, ...constants];
 }
 
 async function update(hash: Hash, name: string, tensor: Tensor): Promise<void> {

@@ -19,6 +19,7 @@ import type { Tensor } from '../../src/tensor.js';
 import { type AdapterFile, modelTensors, readAdapter } from '../adapter-file.js';
 import { digestWeights } from '../digest.js';
 import { type VerifyOptions, type VerifyReport, verify } from '../verify.js';
+import { refuseBaseFiles } from './base-files.js';
 import { FormulaEvaluator } from './evaluator.js';
 import type { Fidelity } from './fidelity.js';
 import { type ComputeDType, FoldedData } from './folded-tensor.js';
@@ -81,7 +82,7 @@ interface FoldRecord {
 
 /**
  * Folds and proves. The base is never written to; the merged file appears complete or not at all.
- * @throws E_NO_MATCH for modules the model lacks, E_UNSUPPORTED when nothing folds, E_INVALID_DATA for the wrong base or
+ * @throws E_USAGE for an output that is a file of the base, E_NO_MATCH for modules the model lacks, E_UNSUPPORTED when nothing folds, E_INVALID_DATA for the wrong base or
  * a second fold, E_VERIFY when the structure proof fails (numeric failures are in `verification.pass`).
  */
 export async function fold(given: FoldOptions): Promise<FoldReport> {
@@ -89,6 +90,7 @@ export async function fold(given: FoldOptions): Promise<FoldReport> {
   const method = given.method ?? given.methods?.find(({ id }) => id === adapter.record.method);
   const options: FoldOptions = method === undefined ? given : { ...given, method };
   const base = typeof options.model === 'string' ? readModel(options.model) : options.model;
+  if (options.out !== undefined) refuseBaseFiles(base, writtenFiles(options.out, options.write));
   const baseDigest = await digestWeights(base);
   const history = foldHistory(base);
   if (options.anyBase !== true) checkBase(base, baseDigest, adapter, history);
@@ -132,6 +134,11 @@ function planOptions({ computeDtype, method, paths, shared }: FoldOptions): Plan
     ...(method === undefined ? {} : { method }),
     ...(paths === undefined ? {} : { paths }),
   };
+}
+
+/** Files of a merged model that are written and not only referred to. */
+function writtenFiles(out: string, write: FoldOptions['write']): string[] {
+  return write?.externalData === 'file' ? [out, `${out}.data`] : [out];
 }
 
 /** Puts computed payloads behind the planned tensors and streams the model to disk. */

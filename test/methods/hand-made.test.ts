@@ -181,13 +181,15 @@ describe.each(CASES)('$name', ({ name, build, targets }) => {
   test.each(targets.map((list) => [list.join(', '), list] as const))('%s', async (_name, list) => {
     const base = build();
     const inserted = build();
-    const { record } = insert(inserted, {
+    const { record, base: weights } = insert(inserted, {
       method: 'lora',
       config: { rank: 2, alpha: 3 },
       targeting: { targets: [...list] },
       run: { validate: 'edit' },
     });
     expect(record.sites).toHaveLength(list.length);
+    // Weights in nodes count as the others do.
+    expect(weights).toBeGreaterThan(0);
     const identity = await verify(base, inserted);
     expect(identity.worst.relative).toBeLessThanOrEqual(identity.tolerance);
 

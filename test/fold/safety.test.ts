@@ -1,0 +1,119 @@
+/** What a fold must not do: touch its base, take an adapter of another model, take a damaged adapter. */
+import { copyFileSync, linkSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { insert } from '../../passes/insert.js';
+import { writeAdapter } from '../../runtime/adapter-file.js';
+import { digestWeights } from '../../runtime/digest.js';
+import { fold } from '../../runtime/fold/fold.js';
+import { attr } from '../../src/attribute.js';
+import type { Model } from '../../src/model.js';
+import { readModel, writeModel } from '../../src/onnx/index.js';
+import { randomParameters } from '../helpers/adapters.js';
+import { repositoryRoot } from '../helpers/fixtures.js';
+import { floats, Sketch } from '../sites/graphs.js';
+
+const NAME = 'bert.dynamo.external.onnx';
+let folder: string;
+let base: string;
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'fold-safety-'));
+  base = join(folder, NAME);
+  for (const file of [NAME, `${NAME}.data`])
+    copyFileSync(join(repositoryRoot, 'fixtures/models', file), join(folder, file));
+});
+afterEach(() => rmSync(folder, { recursive: true, force: true }));
+
+async function adapterOf(model: Model, targets: string[]): Promise<string> {
+  const baseDigest = await digestWeights(model);
+  const { record } = insert(model, { method: 'lora', targeting: { targets }, baseDigest });
+  const path = join(folder, 'adapter.safetensors');
+  await writeAdapter(path, record, randomParameters(record));
+  return path;
+}
+
+describe('the base', () => {
+  const bytes = () => [base, `${base}.data`].map((path) => readFileSync(path).toString('base64'));
+
+  test.each([
+    ['its own path', () => base],
+    [
+      'a symbolic link to it',
+      () => {
+        symlinkSync(base, join(folder, 'link.onnx'));
+        return join(folder, 'link.onnx');
+      },
+    ],
+    [
+      'a hard link to it',
+      () => {
+        linkSync(base, join(folder, 'hard.onnx'));
+        return join(folder, 'hard.onnx');
+      },
+    ],
+    ['the file of its weights', () => `${base}.data`],
+  ])('is not overwritten through %s, not even by force', async (_what, out) => {
+    const adapter = await adapterOf(readModel(base), ['query']);
+    const before = bytes();
+    await expect(fold({ model: base, adapter, out: out(), force: true })).rejects.toMatchObject({
+      code: 'E_USAGE',
+    });
+    expect(bytes()).toEqual(before);
+  });
+
+  test('keeps its data file when a new one would get its name', async () => {
+    const adapter = await adapterOf(readModel(base), ['query']);
+    const before = bytes();
+    // `<out>.data` is the base's data file.
+    const moved = join(folder, 'moved.onnx');
+    copyFileSync(base, moved);
+    rmSync(base);
+    await expect(
+      fold({ model: moved, adapter, out: base, force: true, write: { externalData: 'file' } }),
+    ).rejects.toMatchObject({ code: 'E_USAGE' });
+    copyFileSync(moved, base);
+    expect(bytes()).toEqual(before);
+  });
+
+  test('shares its folder with the merged model and stays as it is', async () => {
+    const adapter = await adapterOf(readModel(base), ['query']);
+    const before = bytes();
+    for (const externalData of ['keep', 'inline', 'file'] as const) {
+      const out = join(folder, `${externalData}.onnx`);
+      const report = await fold({ model: base, adapter, out, verify: true, write: { externalData } });
+      expect(report.verification?.pass).toBe(true);
+      expect(bytes()).toEqual(before);
+    }
+  });
+});
+
+describe('an adapter of other weights', () => {
+  /** All weights are in Constant nodes, as Paddle's exporter writes them. */
+  const constants = (seed: number): Model => {
+    const s = new Sketch();
+    const x = s.input('x', [2, 4]);
+    const weight = s.node(
+      'Constant',
+      [],
+      { value: attr.tensor(floats([4, 4], seed)) },
+      { outputs: ['fc.weight'] },
+    );
+    const y = s.node('MatMul', [x, weight], {}, { outputs: ['y'], name: '/fc/MatMul' });
+    return s.output(y, [2, 4]).model;
+  };
+
+  test('is refused where the weights are in Constant nodes', async () => {
+    const adapter = await adapterOf(constants(1), ['fc']);
+    await expect(fold({ model: constants(2), adapter })).rejects.toMatchObject({ code: 'E_INVALID_DATA' });
+    await expect(fold({ model: constants(1), adapter })).resolves.toMatchObject({
+      tensors: [{ dims: [4, 4] }],
+    });
+  });
+
+  test('fits the same weights stored another way', async () => {
+    const inline = join(folder, 'inline.onnx');
+    await writeModel(readModel(base), inline, { externalData: 'inline' });
+    expect(await digestWeights(readModel(inline))).toBe(await digestWeights(readModel(base)));
+  });
+});
