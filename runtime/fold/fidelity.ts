@@ -56,8 +56,10 @@ export class FidelityMeter {
 
 function overflow(where: string, index: number, value: number): never {
   fail('E_NON_FINITE', {
-    message: `The folded weight overflows at element ${index} (${value})`,
+    message: `The folded weight is ${Number.isFinite(value) ? `${value}, which its dtype cannot hold,` : value} at element ${index}`,
     where,
-    remedy: 'Fold at a smaller --scale, or into a wider dtype',
+    remedy: Number.isFinite(value)
+      ? 'Train with a smaller alpha or learning rate, or fold into a base of a wider dtype'
+      : 'The adapter holds numbers that are not finite; fold an earlier checkpoint',
   });
 }
