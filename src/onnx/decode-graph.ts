@@ -50,7 +50,7 @@ export class NameScope {
       fail('E_INVALID_GRAPH', {
         message: `The name '${name}' is defined twice`,
         where,
-        remedy: 'NameScope are unique within a graph; export the model again.',
+        remedy: 'Names are unique within a graph; export the model again.',
       });
     if (constant) this.#constants.add(name);
     this.#own.set(name, value);

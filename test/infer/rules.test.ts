@@ -204,6 +204,31 @@ const cases: readonly [string, readonly In[], Build, number?][] = [
   ],
   ['Tile', [['float32', ['n', 's']]], (b, x) => b.op.Tile(x!, [2, 3])],
   ['Pad', [['float32', ['n', 's']]], (b, x) => b.op.Pad(x!, [0, 1, 0, 2], 0.5)],
+  [
+    'MaxPool with ceil whose last window would start in the padding',
+    [['float32', ['n', 'c', 'c']]],
+    (b, x) => b.op.MaxPool(x!, { kernel_shape: [1], strides: [2], ceil_mode: 1 }),
+  ],
+  [
+    'Slice with indices that cross',
+    [['float32', ['c', 'p', 'n', 's']]],
+    (b, x) => b.op.Slice(x!, [-1, 5, -2, 3], [1, 2n ** 63n - 1n, 7, -4], [0, 1, 2, 3]),
+  ],
+  [
+    'Slice from far before the axis',
+    [['float32', ['p', 's']]],
+    (b, x) => b.op.Slice(x!, [-(2n ** 63n) + 1n, 0], [-1, -(2n ** 63n) + 1n], [0, 1], [2, 1]),
+  ],
+  [
+    'Slice backwards from before the axis and to the largest integer',
+    [['float32', [1, 3]]],
+    (b, x) => b.op.Slice(x!, [-2, 1], [-2, 2n ** 63n - 1n], [0, 1], [-2, -1]),
+  ],
+  [
+    'Range whose start is behind its limit',
+    [['float32', ['n', 's']]],
+    (b, x) => b.op.Range(4, b.op.Gather(b.op.Shape(x!), 0), 1),
+  ],
   ['Slice backwards', [['float32', ['n', 's']]], (b, x) => b.op.Slice(x!, [-1], [-(2n ** 62n)], [1], [-2])],
   [
     'Slice to symbol',

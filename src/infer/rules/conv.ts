@@ -1,5 +1,5 @@
 /** Convolutions and pooling over [n, channels, spatial…]. */
-import { addDims, ceilDivDims, floorDivDims, mulDims, subDims } from '../../dims.js';
+import { addDims, ceilDivDims, floorDivDims, minDims, mulDims, subDims } from '../../dims.js';
 import type { Dim, DType, Shape } from '../../types.js';
 import { type Call, type Rule, type Rules, unknownShape } from '../call.js';
 
@@ -22,11 +22,9 @@ function windows(c: Call, spatial: Shape, { kernel, ceil }: Window): Dim[] {
     const extent = mulDims(subDims(kernel[i] ?? null, 1), dilations?.[i] ?? 1);
     const free = subDims(subDims(addDims(size, pad), extent), 1);
     if (!ceil) return addDims(floorDivDims(free, stride), 1);
-    const count = addDims(ceilDivDims(free, stride), 1);
     // The last window must start inside the input or its leading padding.
-    const inside =
-      typeof count !== 'number' || typeof size !== 'number' || (count - 1) * stride < size + (pads?.[i] ?? 0);
-    return inside ? count : subDims(count, 1);
+    const last = subDims(addDims(size, pads?.[i] ?? 0), 1);
+    return addDims(minDims(ceilDivDims(free, stride), floorDivDims(last, stride)), 1);
   });
 }
 

@@ -1,5 +1,5 @@
 /** Ops that make tensors from shapes, constants, counts or data-dependent selections. */
-import { addDims, ceilDivDims, floorDivDims, subDims } from '../../dims.js';
+import { addDims, ceilDivDims, floorDivDims, maxDims, subDims } from '../../dims.js';
 import { type Dim, type DType, type Shape, tensorType } from '../../types.js';
 import { type Call, type Rule, type Rules, unknownShape } from '../call.js';
 import { payloadOf } from '../contents.js';
@@ -50,9 +50,12 @@ const range: Rule = (c) => {
     length = Math.max(0, Math.ceil((limit - start) / delta));
   else if (typeof delta === 'number' && Number.isInteger(delta) && delta !== 0) {
     const whole = [start, limit].every((x) => typeof x !== 'number' || Number.isInteger(x));
-    if (whole)
-      length =
-        delta > 0 ? ceilDivDims(subDims(limit, start), delta) : ceilDivDims(subDims(start, limit), -delta);
+    if (whole) {
+      const distance = delta > 0 ? subDims(limit, start) : subDims(start, limit);
+      // A fixed start may lie behind a symbolic limit; symbolic bounds are taken to be in order.
+      const crossing = typeof start === 'number' && start > 1 && delta > 0;
+      length = ceilDivDims(crossing ? maxDims(0, distance) : distance, Math.abs(delta));
+    }
   }
   c.set(0, dtype, [length ?? c.engine.freshDim()]);
 };

@@ -6,6 +6,7 @@ import {
   ceilDivDims,
   divideDims,
   floorDivDims,
+  maxDims,
   minDims,
   mulDims,
   productOf,
@@ -52,9 +53,11 @@ const FAR = 2 ** 31 - 1;
 /** Elements of a backward slice; symbolic axes only where the whole axis is reversed. */
 function backwardSlice(dim: Dim, start: Dim, end: Dim, step: number): Dim {
   if (typeof dim === 'number' && typeof start === 'number' && typeof end === 'number') {
-    const clamp = (x: number) => Math.min(Math.max(x < 0 ? x + dim : x, -1), dim - 1);
-    const last = end < -dim ? -1 : clamp(end);
-    return Math.max(0, Math.ceil((clamp(start) - last) / -step));
+    // The start is clamped to [0, dim − 1], the end, which is left out, to [−1, dim − 1].
+    const clamp = (x: number, least: number) => Math.min(Math.max(x < 0 ? x + dim : x, least), dim - 1);
+    // ONNX Runtime takes the largest integer for the end of a backward slice too.
+    const whole = end === FAR || end >= 2 ** 63 - 1;
+    return Math.max(0, Math.ceil((clamp(start, 0) - (whole ? -1 : clamp(end, -1))) / -step));
   }
   const fromEnd = start === -1 || (typeof start === 'number' && start >= FAR);
   return fromEnd && typeof end === 'number' && end <= -FAR ? ceilDivDims(dim, -step) : null;
@@ -68,19 +71,41 @@ function sliceDim(dim: Dim, start: Dim, end: Dim, step: Dim): Dim {
   if (dim === null || start === null || end === null || typeof step !== 'number' || step === 0) return null;
   if (step < 0) return backwardSlice(dim, start, end, step);
   const at = (index: number | string): Dim => {
-    const absolute = boundsOf(index).max < 0 ? addDims(dim, index) : index;
+    if (typeof index === 'number' && index <= -FAR) return 0;
+    const absolute = isNegative(index) ? addDims(dim, index) : index;
     if (typeof absolute !== 'number') return absolute;
     if (typeof dim === 'number') return Math.min(Math.max(absolute, 0), dim);
     return absolute >= FAR ? dim : Math.max(absolute, 0);
   };
   const from = at(start);
   const to = at(end);
+  const length = crosses(dim, start, end, subDims(to, from))
+    ? maxDims(0, subDims(minDims(to, dim), maxDims(0, from)))
+    : insideLength(dim, from, to);
+  return step === 1 ? length : ceilDivDims(length, step);
+}
+
+/** Elements between two indices of which the first is in the axis. */
+function insideLength(dim: Dim, from: Dim, to: Dim): Dim {
   // Axes are not taken to be empty, so one element exists.
   const within = typeof to === 'number' && to <= 1;
   const stop = typeof from === 'number' && !within ? minDims(to, dim) : to;
   const length = subDims(stop, from);
-  const clipped = typeof length === 'number' ? Math.max(0, length) : length;
-  return step === 1 ? clipped : ceilDivDims(clipped, step);
+  return typeof length === 'number' ? Math.max(0, length) : length;
+}
+
+function isNegative(index: number | string): boolean {
+  return boundsOf(index).max < 0;
+}
+
+/**
+ * Whether small axes leave nothing of a slice, or cut it: indices from the end may cross the others, as in `x[-1:1]`, and
+ * a fixed start may lie behind the end of the axis, as in `x[5:]`. A lone `x[1:]` or `x[:-1]` leaves none at worst.
+ */
+function crosses(dim: Dim, start: number | string, end: number | string, length: Dim): boolean {
+  if (typeof dim === 'number' || length === null) return false;
+  const fixed = isNegative(start) || isNegative(end) || (typeof start === 'number' && start > 1);
+  return fixed && boundsOf(length).min < -1;
 }
 
 const slice: Rule = (c) => {
