@@ -47,7 +47,11 @@ const RULES: Readonly<Record<string, Rule>> = {
     const from = perm?.type === 'ints' ? perm.value[axis] : undefined;
     return from === undefined ? undefined : [Number(from)];
   },
-  Concat: (node, axis) => (intAttribute(node, 'axis', 0) === axis ? undefined : node.inputs.map(() => axis)),
+  Concat: (node, axis) => {
+    const along = intAttribute(node, 'axis', 0);
+    const rank = dimsOf(node.output())?.length ?? 0;
+    return (along < 0 ? along + rank : along) === axis ? undefined : node.inputs.map(() => axis);
+  },
 };
 
 /**

@@ -54,6 +54,15 @@ describe('block axes', () => {
     expect(blockAxes(model)).toBeUndefined();
   });
 
+  test.each([0, -2])('parts joined along the rows (axis %i) make no blocks', (axis) => {
+    const model = formula((op, w) =>
+      op.Concat([op.Slice(w, [3], [6], [0]), op.Slice(w, [0], [3], [0])], { axis }),
+    );
+    expect(blockAxes(model)).toBeUndefined();
+    const joined = formula((op, w) => op.Concat([op.Neg(w), w], { axis }));
+    expect(blockAxes(joined)).toBeUndefined();
+  });
+
   test('an operator without an entry means no blocks', () => {
     expect(blockAxes(formula((op, w) => op.CumSum(w, 0)))).toBeUndefined();
   });
