@@ -30,17 +30,25 @@ export class Rounds {
     return values.length === 0 ? null : median(values);
   }
 
-  /** (Largest − smallest) / median over rounds: how noisy a figure is. */
-  spread(name: string, key: string): number | null {
+  /**
+   * Smallest over rounds. What else runs on a machine only ever adds time, so this is the figure that it disturbs least;
+   * `spread` says how much it was disturbed.
+   */
+  best(name: string, key: string): number | null {
     const values = this.#values(name, key);
-    return values.length < 2 ? null : (Math.max(...values) - Math.min(...values)) / median(values);
+    return values.length === 0 ? null : Math.min(...values);
   }
 
-  /** Median over rounds of one subject's figure by another's of the same round. */
+  /** (Largest − smallest) / smallest over rounds: how noisy a figure is. */
+  spread(name: string, key: string): number | null {
+    const values = this.#values(name, key);
+    return values.length < 2 ? null : Math.max(...values) / Math.min(...values) - 1;
+  }
+
+  /** One subject's smallest figure by another's. */
   ratio(name: string, key: string, other: string, otherKey: string = key): number | null {
-    const [a, b] = [this.#values(name, key), this.#values(other, otherKey)];
-    const ratios = a.slice(0, b.length).map((value, round) => value / (b[round] ?? Number.NaN));
-    return ratios.length === 0 ? null : median(ratios);
+    const [a, b] = [this.best(name, key), this.best(other, otherKey)];
+    return a === null || b === null ? null : a / b;
   }
 
   #values(name: string, key: string): number[] {

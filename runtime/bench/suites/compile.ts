@@ -40,7 +40,7 @@ export const compile: Suite = {
       ],
       rows: sizes.map((size) => {
         const name = `${task} ${size}`;
-        const value = (key: string) => measured.median(name, key);
+        const value = (key: string) => measured.best(name, key);
         return {
           nodes: value('nodes'),
           insertMs: value('insertMs'),

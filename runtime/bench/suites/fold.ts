@@ -108,7 +108,7 @@ async function foldCase(
     ],
     rows: subjects.map(({ name }) => ({
       subject: name,
-      ms: rounds.median(name, 'wallMs'),
+      ms: rounds.best(name, 'wallMs'),
       spread: rounds.spread(name, 'wallMs'),
       overCopy: rounds.ratio(name, 'wallMs', COPY),
       faster: rounds.ratio(name, 'wallMs', FOLD),

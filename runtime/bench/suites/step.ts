@@ -84,7 +84,7 @@ function stepTable(title: string, rounds: Rounds, subjects: readonly Subject[], 
     const reference = name === TORCH_STEP || name === TORCH_FORWARD ? TORCH_FORWARD : FORWARD;
     return {
       subject: name,
-      ms: rounds.median(name, time),
+      ms: rounds.best(name, time),
       spread: rounds.spread(name, time),
       overForward: rounds.ratio(name, time, reference, 'forwardMs'),
       overPeft: rounds.ratio(name, time, TORCH_STEP, 'stepMs'),
@@ -108,7 +108,7 @@ function stepTable(title: string, rounds: Rounds, subjects: readonly Subject[], 
     ],
     rows,
     notes: [
-      'Peak: of the whole process, libraries included. Spread: (largest − smallest) ÷ median over rounds of processes. Forward: ONNX Runtime with default options for our rows, torch without gradients for the rows of torch.',
+      'Peak: of the whole process, libraries included. Time: the fastest of the rounds. Spread: how much longer the slowest took. Forward: ONNX Runtime with default options for our rows, torch without gradients for the rows of torch.',
       ...(peers ? [] : [NO_PEER]),
     ],
   };
