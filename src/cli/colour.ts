@@ -2,6 +2,6 @@
 import picocolors from 'picocolors';
 
 const { NO_COLOR, FORCE_COLOR, TERM } = process.env;
-const terminal = process.stdout.isTTY && process.stderr.isTTY && TERM !== 'dumb';
+const terminal = Boolean(process.stdout.isTTY && process.stderr.isTTY) && TERM !== 'dumb';
 
 export default picocolors.createColors(!NO_COLOR && (Boolean(FORCE_COLOR) || terminal));

@@ -134,6 +134,8 @@ describe('output', () => {
   it('keeps colours out of pipes and honours NO_COLOR', async () => {
     const piped = await start(['inspect', bert]).done;
     expect(piped.stdout).not.toContain('\x1b[');
+    const onCi = await start(['inspect', bert], { env: { CI: 'true' } }).done;
+    expect(onCi.stdout).toBe(piped.stdout);
     const forced = await start(['inspect', bert], { env: { FORCE_COLOR: '1' } }).done;
     expect(forced.stdout).toContain('\x1b[');
     const refused = await start(['inspect', bert], { env: { FORCE_COLOR: '1', NO_COLOR: '1' } }).done;

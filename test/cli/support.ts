@@ -49,13 +49,16 @@ export interface Running {
   readonly done: Promise<Outcome>;
 }
 
+/** The environment without what the test runner's own surroundings say of colours (CI services set some of it). */
+const { NO_COLOR: _no, FORCE_COLOR: _force, CI: _ci, ...plainEnvironment } = process.env;
+
 /** One command line as a process of its own; `shell` is a bash line in front of it. */
 export function start(
   args: readonly string[],
   options: { env?: NodeJS.ProcessEnv; shell?: string } = {},
 ): Running {
   const command = [process.execPath, MAIN, ...args];
-  const env = { ...process.env, ...options.env };
+  const env = { ...plainEnvironment, ...options.env };
   const child =
     options.shell === undefined
       ? spawn(command[0] ?? '', command.slice(1), { env })
