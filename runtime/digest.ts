@@ -1,12 +1,20 @@
 /** SHA-256 of files and of the weights of a model, streamed. */
 import { createHash, type Hash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
+import { setImmediate } from 'node:timers/promises';
 import { payloadOf } from '../passes/sites/index.js';
 import { fail } from '../src/errors.js';
 import { type Graph, type Value, walkGraphs } from '../src/graph.js';
 import type { Model } from '../src/model.js';
+import { FileData, readPayload } from '../src/onnx/index.js';
 import { reason } from '../src/onnx/source.js';
-import { payloadChunks, type Tensor } from '../src/tensor.js';
+import { payloadChunks, type Tensor, type TensorData } from '../src/tensor.js';
+
+const utf8 = new TextEncoder();
+/** Bytes read at once: they are still in the processor's cache when they are hashed. */
+const PIECE = 256 * 1024;
+/** After this many bytes signals and timers get their turn. */
+const TURN = 64 << 20;
 
 /** `sha256:<hex>` of the bytes of a file. */
 export async function digestFile(path: string): Promise<string> {
@@ -32,12 +40,28 @@ export function digestBytes(bytes: Uint8Array | string): string {
  */
 export async function digestWeights(model: Model): Promise<string> {
   const hash = createHash('sha256');
+  const buffer = new Uint8Array(PIECE);
+  let hashed = 0;
+  for (const part of partsOf(model)) {
+    hashed += part.byteLength;
+    if (hashed > TURN) {
+      hashed = 0;
+      await setImmediate();
+    }
+    if (part instanceof Uint8Array) hash.update(part);
+    else if (part instanceof FileData) updateFromFile(hash, part, buffer);
+    else for await (const bytes of payloadChunks(part)) hash.update(bytes);
+  }
+  return finish(hash);
+}
+
+/** What is hashed, in order. */
+function* partsOf(model: Model): Generator<Uint8Array | TensorData> {
   for (const graph of walkGraphs(model.graph)) {
     const named = weightsOf(graph).map((value) => ({ name: value.label, tensor: payloadOf(value) }));
     named.sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0));
-    for (const { name, tensor } of named) if (tensor !== undefined) await update(hash, name, tensor);
+    for (const { name, tensor } of named) if (tensor !== undefined) yield* partsOfTensor(name, tensor);
   }
-  return finish(hash);
 }
 
 /** Initializers, and outputs of Constant nodes that hold more than a number. */
@@ -48,13 +72,22 @@ function weightsOf(graph: Graph): Value[] {
   return [...graph.initializers, ...constants];
 }
 
-async function update(hash: Hash, name: string, tensor: Tensor): Promise<void> {
-  hash.update(`${JSON.stringify(name)} ${tensor.dtype} ${tensor.dims.join(',')}\n`);
-  if (tensor.strings !== undefined) {
-    for (const text of tensor.strings) hash.update(`${text.byteLength}:`).update(text);
-    return;
-  }
-  for await (const chunk of payloadChunks(tensor.data)) hash.update(chunk);
+function* partsOfTensor(
+  name: string,
+  { dtype, dims, strings, data }: Tensor,
+): Generator<Uint8Array | TensorData> {
+  yield utf8.encode(`${JSON.stringify(name)} ${dtype} ${dims.join(',')}\n`);
+  if (strings === undefined) yield data;
+  else
+    for (const text of strings) {
+      yield utf8.encode(`${text.byteLength}:`);
+      yield text;
+    }
+}
+
+function updateFromFile(hash: Hash, data: FileData, buffer: Uint8Array): void {
+  for (let at = 0; at < data.byteLength; at += PIECE)
+    hash.update(readPayload(buffer.subarray(0, Math.min(PIECE, data.byteLength - at)), data, at));
 }
 
 function finish(hash: Hash): string {

@@ -15,8 +15,8 @@ export interface TensorData {
   /** Reads `length` bytes from `offset`. Called by `src/onnx` and `runtime` only. */
   read(offset: number, length: number): Uint8Array;
   /**
-   * For payloads that must be computed (a folded weight): all bytes in order, piece by piece, so that no more than a
-   * piece is in memory. `read` of such data throws. Use `payloadChunks`, which serves both kinds.
+   * For payloads that must be computed (a folded weight): all bytes in order, piece by piece, so that few pieces
+   * are in memory; a piece stays valid while the next one is made. `read` of such data throws. Use `payloadChunks`, which serves both kinds.
    */
   stream?(): AsyncIterable<Uint8Array>;
 }

@@ -29,19 +29,34 @@ export class FidelityMeter {
    * @throws E_NON_FINITE when a stored number is NaN or infinite while the base's is finite.
    */
   add(base: NumericArray, computed: NumericArray, stored: NumericArray): void {
+    let unchanged = 0;
+    let baseSquares = 0;
+    let deltaSquares = 0;
+    let lostSquares = 0;
     for (let i = 0; i < base.length; i++) {
       const w = base[i]!;
       const c = computed[i]!;
       const s = stored[i]!;
-      if (!Number.isFinite(s) && Number.isFinite(w)) overflow(this.where, this.#count + i, c);
       const delta = c - w;
       const lost = s - c;
-      this.#baseSquares += w * w;
-      this.#deltaSquares += delta * delta;
-      this.#lostSquares += lost * lost;
-      if (s === w) this.#unchanged++;
+      baseSquares += w * w;
+      deltaSquares += delta * delta;
+      lostSquares += lost * lost;
+      if (s === w) unchanged++;
     }
+    // A number that is not finite makes a sum not finite, so that single ones are looked at only then.
+    if (!Number.isFinite(deltaSquares + lostSquares)) this.#checkFinite(base, computed, stored);
+    this.#unchanged += unchanged;
+    this.#baseSquares += baseSquares;
+    this.#deltaSquares += deltaSquares;
+    this.#lostSquares += lostSquares;
     this.#count += base.length;
+  }
+
+  #checkFinite(base: NumericArray, computed: NumericArray, stored: NumericArray): void {
+    for (let i = 0; i < base.length; i++)
+      if (!Number.isFinite(stored[i]) && Number.isFinite(base[i]))
+        overflow(this.where, this.#count + i, computed[i]!);
   }
 
   result(): Fidelity {

@@ -6,6 +6,8 @@
 import {
   closeSync,
   constants,
+  fdatasync as fdatasyncCallback,
+  fsync as fsyncCallback,
   fsyncSync,
   linkSync,
   mkdirSync,
@@ -22,9 +24,13 @@ import { fail, PeftCompileError } from '../errors.js';
 import { errorCode, reason } from './source.js';
 
 const writeAt = promisify(writeCallback);
+const syncData = promisify(fdatasyncCallback);
+const syncAll = promisify(fsyncCallback);
 
 /** Small writes are gathered to this many bytes. */
 const BUFFER = 256 * 1024;
+/** The disk is set to work each time this many bytes have come together. */
+const WRITE_BACK = 32 << 20;
 
 /** Where a writer puts its bytes, in order. */
 export interface Sink {
@@ -72,7 +78,10 @@ export class PendingFile implements Sink {
   #fd: number | undefined;
   #state: 'open' | 'committed' | 'aborted' = 'open';
   #created = false;
-  #busy = false;
+  /** Calls in flight that use the descriptor. */
+  #calls = 0;
+  #handedOver = 0;
+  #writeBack: Promise<void> | undefined;
   readonly #buffer = new Uint8Array(BUFFER);
   #filled = 0;
   #written = 0;
@@ -139,8 +148,13 @@ export class PendingFile implements Sink {
       )
         this.#fd = openSync(this.temporary, 'wx');
       if (this.#fd !== undefined) {
-        fsyncSync(this.#fd);
-        closeSync(this.#fd);
+        const fd = this.#fd;
+        await this.#using(fd, async () => {
+          await this.#writeBack;
+          await syncAll(fd);
+        });
+        if (this.#state !== 'open') throw new Error('the write was interrupted');
+        closeSync(fd);
         this.#fd = undefined;
       }
     } catch (cause) {
@@ -183,8 +197,8 @@ export class PendingFile implements Sink {
     if (this.#state !== 'open') return;
     this.#state = 'aborted';
     untrack(this);
-    // A write in flight closes the descriptor itself, so that its number is not given to another file meanwhile.
-    if (this.#fd !== undefined && !this.#busy) closeQuietly(this.#fd);
+    // A call in flight closes the descriptor itself, so that its number is not given to another file meanwhile.
+    if (this.#fd !== undefined && this.#calls === 0) closeQuietly(this.#fd);
     this.#fd = undefined;
     removeIfThere(this.temporary);
   }
@@ -208,16 +222,38 @@ export class PendingFile implements Sink {
         if (this.#state !== 'open') throw new Error('the write was interrupted');
         this.#fd ??= openSync(this.temporary, 'wx');
         const fd = this.#fd;
-        this.#busy = true;
-        const { bytesWritten } = await writeAt(fd, bytes, done, bytes.length - done).finally(() => {
-          this.#busy = false;
-          if (this.#state !== 'open') closeQuietly(fd);
-        });
+        const { bytesWritten } = await this.#using(fd, () => writeAt(fd, bytes, done, bytes.length - done));
         done += bytesWritten;
       }
       this.#written += bytes.length;
+      this.#startWriteBack();
     } catch (cause) {
       this.#failed(cause);
+    }
+  }
+
+  /** Lets the disk work while the next bytes are made; `finish` waits for it, and for all the rest. */
+  #startWriteBack(): void {
+    const fd = this.#fd;
+    if (fd === undefined || this.#writeBack !== undefined || this.#written - this.#handedOver < WRITE_BACK)
+      return;
+    this.#handedOver = this.#written;
+    // What the disk refuses now it refuses again when the file is finished.
+    this.#writeBack = this.#using(fd, () => syncData(fd))
+      .catch(() => {})
+      .finally(() => {
+        this.#writeBack = undefined;
+      });
+  }
+
+  /** A call that uses the descriptor. The last one to end closes it after an abort. */
+  async #using<T>(fd: number, call: () => Promise<T>): Promise<T> {
+    this.#calls++;
+    try {
+      return await call();
+    } finally {
+      this.#calls--;
+      if (this.#state !== 'open' && this.#calls === 0) closeQuietly(fd);
     }
   }
 

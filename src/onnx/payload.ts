@@ -38,6 +38,15 @@ export class FileData implements TensorData {
   }
 }
 
+/** Bytes of a payload from `offset`, as many as `target` takes: in `target` where they come from a file, else in place. */
+export function readPayload(target: Uint8Array, data: TensorData, offset: number): Uint8Array {
+  if (!(data instanceof FileData && data.source instanceof FileSource))
+    return data.read(offset, target.length);
+  checkRange(data, offset, target.length, data.source.label);
+  data.source.readInto(target, data.offset + offset);
+  return target;
+}
+
 /** A tensor in a file beside the model. */
 export class ExternalData extends FileData {
   constructor(

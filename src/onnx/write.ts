@@ -1,13 +1,13 @@
-/** Streaming, atomic saves: payloads pass through one small buffer, never through memory as a whole. */
+/** Streaming, atomic saves: payloads pass through small buffers, never through memory as a whole. */
 import { fstatSync, realpathSync, statSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import type { Model } from '../model.js';
-import { PendingFile, type Sink } from './atomic.js';
-import { chunkLength, encodeRope, MAX_MESSAGE, readChunk, tooLarge } from './encode.js';
-import { FileData } from './payload.js';
+import { PendingFile } from './atomic.js';
+import { encodeRope, MAX_MESSAGE, tooLarge } from './encode.js';
 import { type DataFile, type ExternalMode, ModePlacement } from './placement.js';
+import { pump } from './pump.js';
 import type { Chunk, Rope } from './rope.js';
-import { FileSource, type Source } from './source.js';
+import type { FileSource } from './source.js';
 
 export interface WriteOptions {
   /** Default `keep`: tensors stay where the file had them, new ones go inside while the model stays below 1.9 GB. */
@@ -43,7 +43,6 @@ export interface WriteReport {
 
 /** Below the 2 GiB of protobuf, with room for what other tools add. */
 const INLINE_LIMIT_BYTES = 1.9e9;
-const STEP = 1 << 20;
 
 /**
  * Saves a model. All files are complete on disk before the first one gets its name; the model gets its name last.
@@ -71,15 +70,19 @@ export async function writeModel(
       }
       const { dataFile } = placement;
       const total = rope.length + (dataFile === undefined ? 0 : endOf(dataFile));
-      const meter = new Meter(total, options.onProgress);
+      let written = 0;
+      const progress = (bytes: number): void => {
+        written += bytes;
+        options.onProgress?.(written, total);
+      };
       if (dataFile !== undefined) {
         const file = new PendingFile(join(folder, dataFile.location), force);
         pending.push({ file, how: 'written', bytes: endOf(dataFile) });
-        await writeData(dataFile, file, meter);
+        await pump(chunksOf(dataFile), file, progress);
         await file.finish();
       }
       pending.push({ file: modelFile, how: 'written', bytes: rope.length });
-      for (const chunk of rope.chunks) await stream(chunk, modelFile, meter);
+      await pump(rope.chunks, modelFile, progress);
       await modelFile.finish();
     } finally {
       if (pending.at(-1)?.file !== modelFile) modelFile.abort();
@@ -114,58 +117,17 @@ function endOf({ parts }: DataFile): number {
   return last === undefined ? 0 : last.offset + last.data.byteLength;
 }
 
-async function writeData({ parts }: DataFile, sink: Sink, meter: Meter): Promise<void> {
-  for (const { offset, data } of parts) {
-    await sink.write(new Uint8Array(offset - sink.position));
-    await stream({ kind: 'data', data }, sink, meter);
-  }
-}
-
-/** One buffer for all copies of a save. */
-class Meter {
-  readonly buffer = new Uint8Array(STEP);
-  #written = 0;
-  constructor(
-    readonly total: number,
-    readonly report: WriteOptions['onProgress'],
-  ) {}
-  add(bytes: number): void {
-    this.#written += bytes;
-    this.report?.(this.#written, this.total);
-  }
-}
-
-async function stream(chunk: Chunk, sink: Sink, meter: Meter): Promise<void> {
-  if (chunk.kind === 'data' && chunk.data.stream !== undefined) {
-    for await (const bytes of chunk.data.stream()) {
-      await sink.write(bytes);
-      meter.add(bytes.length);
-    }
-    return;
-  }
-  const length = chunkLength(chunk);
-  const file = fileRange(chunk);
-  for (let at = 0; at < length; ) {
-    const step = Math.min(STEP, length - at);
-    let bytes: Uint8Array;
-    if (file === undefined) bytes = readChunk(chunk, at, step);
-    else {
-      bytes = meter.buffer.subarray(0, step);
-      file.source.readInto(bytes, file.start + at);
-    }
-    await sink.write(bytes);
-    meter.add(step);
-    at += step;
-  }
-}
-
-function fileRange(chunk: Chunk): { source: FileSource; start: number } | undefined {
-  const range = (source: Source, start: number) =>
-    source instanceof FileSource ? { source, start } : undefined;
-  if (chunk.kind === 'span') return range(chunk.source, chunk.start);
-  if (chunk.kind === 'data' && chunk.data instanceof FileData)
-    return range(chunk.data.source, chunk.data.offset);
-  return undefined;
+/** The payloads of a data file with the zeros between them. */
+function chunksOf({ parts }: DataFile): Chunk[] {
+  let position = 0;
+  return parts.flatMap(({ offset, data }): Chunk[] => {
+    const padding = new Uint8Array(offset - position);
+    position = offset + data.byteLength;
+    return [
+      { kind: 'bytes', bytes: padding },
+      { kind: 'data', data },
+    ];
+  });
 }
 
 function sameFile(path: string, source: FileSource): boolean {
@@ -189,7 +151,7 @@ async function bring(
     const intact = real !== undefined && sameFile(real, source);
     if (how === 'link' && intact && file.linkFrom(real)) return { file, how: 'linked', bytes: source.length };
     if (intact) await file.copyFrom(real);
-    else await stream({ kind: 'span', source, start: 0, end: source.length }, file, new Meter(0, undefined));
+    else await pump([{ kind: 'span', source, start: 0, end: source.length }], file);
     await file.finish();
     return { file, how: 'copied', bytes: source.length };
   } catch (cause) {

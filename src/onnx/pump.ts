@@ -1,0 +1,105 @@
+/** Moves encoded chunks into a file. While one piece is being written, the next one is read or computed. */
+import type { TensorData } from '../tensor.js';
+import type { Sink } from './atomic.js';
+import { chunkLength, readChunk } from './encode.js';
+import { FileData } from './payload.js';
+import type { Chunk } from './rope.js';
+import { FileSource, type Source } from './source.js';
+
+/** Bytes of a piece: worth a call, and two of them fit a processor's cache. */
+const PIECE = 1 << 20;
+
+/**
+ * Writes chunks in order; at the end all bytes are with the sink.
+ * @param progress called with the bytes of every piece that was handed over
+ */
+export async function pump(
+  chunks: readonly Chunk[],
+  sink: Sink,
+  progress: (bytes: number) => void = () => {},
+): Promise<void> {
+  const computed = chunks.flatMap((chunk) => (isComputed(chunk) ? [chunk.data] : []));
+  const buffers = [new Uint8Array(PIECE), new Uint8Array(PIECE)] as const;
+  let turn: 0 | 1 = 0;
+  let writing: Promise<void> = Promise.resolve();
+  let ahead = begin(computed.shift());
+  const put = async (bytes: Uint8Array): Promise<void> => {
+    await writing;
+    writing = sink.write(bytes);
+    progress(bytes.length);
+  };
+  try {
+    for (const chunk of chunks) {
+      if (isComputed(chunk)) {
+        for (let piece = await ahead?.take(); piece !== undefined; piece = await ahead?.take())
+          await put(piece);
+        ahead = begin(computed.shift());
+        continue;
+      }
+      const length = chunkLength(chunk);
+      const file = fileRange(chunk);
+      for (let at = 0; at < length; at += PIECE) {
+        const size = Math.min(PIECE, length - at);
+        if (file === undefined) await put(readChunk(chunk, at, size));
+        else {
+          // The other buffer may be on its way to the disk.
+          const bytes = buffers[turn].subarray(0, size);
+          turn = turn === 0 ? 1 : 0;
+          file.source.readInto(bytes, file.start + at);
+          await put(bytes);
+        }
+      }
+    }
+    await writing;
+  } catch (cause) {
+    await Promise.allSettled([writing, ahead?.stop()]);
+    throw cause;
+  }
+}
+
+function isComputed(chunk: Chunk): chunk is Extract<Chunk, { kind: 'data' }> {
+  return chunk.kind === 'data' && chunk.data.stream !== undefined;
+}
+
+function begin(data: TensorData | undefined): Ahead | undefined {
+  return data?.stream === undefined ? undefined : new Ahead(data.stream());
+}
+
+/** Pieces of a computed payload, one more being made than were taken. */
+class Ahead {
+  readonly #pieces: AsyncIterator<Uint8Array>;
+  #next: Promise<IteratorResult<Uint8Array, unknown>>;
+
+  constructor(pieces: AsyncIterable<Uint8Array>) {
+    this.#pieces = pieces[Symbol.asyncIterator]();
+    this.#next = this.#begin();
+  }
+
+  /** The next piece; undefined after the last. Errors of the computation come with the piece they belong to. */
+  async take(): Promise<Uint8Array | undefined> {
+    const next = await this.#next;
+    if (next.done === true) return undefined;
+    this.#next = this.#begin();
+    return next.value;
+  }
+
+  async stop(): Promise<void> {
+    await this.#pieces.return?.();
+  }
+
+  #begin(): Promise<IteratorResult<Uint8Array, unknown>> {
+    const next = this.#pieces.next();
+    // A piece that is never taken fails silently.
+    next.catch(() => {});
+    return next;
+  }
+}
+
+function fileRange(chunk: Chunk): { source: FileSource; start: number } | undefined {
+  const range = (source: Source, start: number) =>
+    source instanceof FileSource ? { source, start } : undefined;
+  if (chunk.kind === 'span') return range(chunk.source, chunk.start);
+  if (chunk.kind === 'data' && chunk.data instanceof FileData)
+    return range(chunk.data.source, chunk.data.offset);
+  return undefined;
+}
