@@ -24,11 +24,20 @@ const adapterParam = z.object({
   trainable: z.boolean(),
   /** Parameter group: learning-rate factors and decay are set per group. */
   group: z.string().default('default'),
+  /** Factor of the method's own on the learning rate. */
+  lrScale: z.number().default(1),
   /** False for biases, norms and gates that weight decay should leave alone. */
   weightDecay: z.boolean().default(true),
 });
 
+const adapterEntry = z.object({
+  method: z.string(),
+  config: z.record(z.string(), z.json()),
+});
+
 const adapterSite = z.object({
+  /** Index of the entry whose method is at the site. */
+  entry: z.int().min(0),
   path: z.string(),
   kind: z.string(),
   /** The method's configuration at this site, rank and alpha patterns applied. */
@@ -37,16 +46,18 @@ const adapterSite = z.object({
 });
 
 export const adapterRecordSchema = z.looseObject({
-  version: z.literal(1),
-  method: z.string(),
-  config: z.record(z.string(), z.json()),
+  version: z.literal(2),
+  /** The methods, in the order in which they stack where they meet. */
+  entries: z.array(adapterEntry).min(1),
   seed: z.number(),
   /** Digest of the base model's weights, where whoever inserted took it. */
   base: z.string().optional(),
+  /** By entry, then in model order. */
   sites: z.array(adapterSite),
 });
 
 export type AdapterRecord = z.infer<typeof adapterRecordSchema>;
+export type AdapterEntry = z.infer<typeof adapterEntry>;
 export type AdapterSite = z.infer<typeof adapterSite>;
 export type AdapterParam = z.infer<typeof adapterParam>;
 
@@ -96,4 +107,17 @@ export function trainableParams(record: AdapterRecord): AdapterParam[] {
     for (const param of Object.values(site.params))
       if (param.trainable && !byName.has(param.name)) byName.set(param.name, param);
   return [...byName.values()];
+}
+
+/** Every parameter once, in record order. */
+export function allParams(record: AdapterRecord): AdapterParam[] {
+  const byKey = new Map<string, AdapterParam>();
+  for (const site of record.sites)
+    for (const param of Object.values(site.params)) if (!byKey.has(param.key)) byKey.set(param.key, param);
+  return [...byKey.values()];
+}
+
+/** Ids of the methods, each once: `lora`, `prefix + parallel`. */
+export function methodsOf({ entries }: AdapterRecord): string {
+  return [...new Set(entries.map(({ method }) => method))].join(' + ');
 }

@@ -3,26 +3,23 @@
  * plan is a description; `runtime/fold` evaluates its formulas and nothing here reads a weight.
  */
 import { fail } from '../src/errors.js';
-import { Graph, type Node, type Use, Value } from '../src/graph.js';
-import { Model } from '../src/model.js';
+import { type Node, type Use, Value } from '../src/graph.js';
+import type { Model } from '../src/model.js';
 import { didYouMean } from '../src/nearest.js';
-import { Builder } from '../src/ops/builder.js';
 import { tensorType } from '../src/types.js';
-import type { AdapterParam, AdapterRecord, AdapterSite } from './adapter-record.js';
+import type { AdapterRecord, AdapterSite } from './adapter-record.js';
 import { type BlockAxes, blockAxes } from './blocks.js';
 import type { Edit } from './edit.js';
-import { type Fold, type Method, rulesFor } from './methods/method.js';
+import { FoldFormula, type FoldInput, type FoldLayer } from './fold-formula.js';
+import { type AnyFold, type Method, rulesFor } from './methods/method.js';
 import { resolveMethod } from './methods/registry.js';
 import type { Pass } from './pass.js';
 import { findSites } from './sites/index.js';
+import { storedOf } from './sites/kinds/index.js';
+import type { StoredTensor } from './sites/kinds/kind.js';
 import { payloadOf } from './sites/payload.js';
 import type { Site } from './sites/site.js';
 import { claimName, valueNames } from './value-names.js';
-import { fromMatrix, storedLayout, toMatrix } from './weight-form.js';
-
-/** Opset of fold formulas: old enough for every runtime, new enough for one form of every op. */
-const FORMULA_OPSET = 18;
-const FORMULA_IR = 8;
 
 /** What happens to a weight that others read too: copy it for the adapted use, change it for all, or refuse. */
 export const SHARED_POLICIES = ['clone', 'all', 'error'] as const;
@@ -34,10 +31,12 @@ export interface FoldTask {
   readonly target: Value;
   /** Module paths folded into it, in order. */
   readonly sites: readonly string[];
-  /** Inputs: `w` (the stored tensor) and the parameters; output: `folded`, of the stored shape. All `computeDtype`. */
+  /**
+   * Inputs: `w` (the stored tensor) where the formula reads it, and those of `inputs`; output: `folded`, of the stored
+   * shape. All `computeDtype` but indices.
+   */
   readonly formula: Model;
-  /** Formula input → adapter parameter. */
-  readonly params: ReadonlyMap<string, AdapterParam>;
+  readonly inputs: ReadonlyMap<string, FoldInput>;
   /**
    * How to cut the inputs so that the formula gives rows of the stored tensor; those axes are symbolic in the formula.
    * Undefined when it needs the tensor whole.
@@ -59,8 +58,16 @@ export interface SharedWeight {
 export interface FoldPlan {
   readonly tasks: readonly FoldTask[];
   readonly copies: readonly SharedWeight[];
-  /** Sites that keep their adapter's effect out of the merged model, with the method's reason. */
-  readonly impossible: readonly { readonly path: string; readonly reason: string }[];
+  /** What keeps its nodes in a merged model, with the method's reason. */
+  readonly impossible: readonly Unfolded[];
+}
+
+/** A method at a site that does not fold. */
+export interface Unfolded {
+  readonly path: string;
+  readonly method: string;
+  readonly reason: string;
+  readonly site: AdapterSite;
 }
 
 export interface PlanFoldOptions {
@@ -68,36 +75,80 @@ export interface PlanFoldOptions {
   readonly computeDtype?: 'float32' | 'float64';
   /** Default `clone`. */
   readonly shared?: SharedPolicy;
-  readonly method?: Method;
+  /** Methods of one's own that the record may name. */
+  readonly methods?: readonly Method[];
   readonly paths?: ReadonlyMap<string, string>;
 }
 
 /** Plans the fold of an adapter into a base model. Throws E_NO_MATCH when a module of the adapter is not in the model. */
 export function planFold(base: Model, record: AdapterRecord, options: PlanFoldOptions = {}): FoldPlan {
-  const method = resolveMethod(options.method ?? record.method);
   const sites = new Map(
-    findSites(base, options.paths === undefined ? {} : { paths: options.paths }).map((s) => [s.path, s]),
+    findSites(base, options.paths === undefined ? {} : { paths: options.paths }).map((s) => [siteKey(s), s]),
   );
-  const impossible: { path: string; reason: string }[] = [];
-  const byTensor = new Map<Value, FoldedSite[]>();
+  const methods = record.entries.map(({ method }) => resolveMethod(method, options.methods));
+  const impossible: Unfolded[] = [];
+  const stacks = new Map<Site, FoldLayer[]>();
+  const blocked = new Map<Site, string>();
   for (const recorded of record.sites) {
-    const site = sites.get(recorded.path) ?? missing(recorded.path, sites);
+    const site = sites.get(siteKey(recorded)) ?? missing(recorded.path, sites);
+    const method =
+      methods[recorded.entry] ??
+      fail('E_INVALID_DATA', { message: 'The adapter record names an entry it lacks' });
     const { fold } = rulesFor(method, site.kind, site.path);
-    if (typeof fold !== 'function') impossible.push({ path: site.path, reason: fold.impossible });
-    else if (site.weight.storage !== 'dense') impossible.push({ path: site.path, reason: quantised(site) });
-    else push(byTensor, site.weight.value, { site, recorded, fold });
+    const behind = blocked.get(site);
+    const reason =
+      behind === undefined
+        ? reasonAgainst(site, recorded, fold)
+        : `it stands behind ${behind}, which stays in the graph`;
+    if (reason === undefined) push(stacks, site, { recorded, fold: fold as AnyFold });
+    else {
+      impossible.push({ path: site.path, method: method.id, reason, site: recorded });
+      blocked.set(site, method.id);
+    }
   }
+  const byTensor = new Map<Value, FoldedSite[]>();
+  for (const [site, layers] of stacks)
+    for (const [slot, stored] of changedTensors(site, layers))
+      push(byTensor, stored.value, { site, slot, stored, layers });
   const planner = new Planner(valueNames(base), [...sites.values()], options);
   for (const [weight, folded] of byTensor) planner.add(weight, folded);
   return { tasks: planner.tasks, copies: planner.copies, impossible };
 }
 
-type FoldFormula = Exclude<Fold<Record<string, unknown>, string>, { readonly impossible: string }>;
-
+/** One stored tensor of a site, and the stack that changes it. */
 interface FoldedSite {
   readonly site: Site;
-  readonly recorded: AdapterSite;
-  readonly fold: FoldFormula;
+  readonly slot: string;
+  readonly stored: StoredTensor;
+  readonly layers: readonly FoldLayer[];
+}
+
+/** Sites of several kinds may share a module path. */
+function siteKey({ kind, path }: { readonly kind: string; readonly path: string }): string {
+  return `${kind} ${path}`;
+}
+
+function reasonAgainst(
+  site: Site,
+  recorded: AdapterSite,
+  fold: AnyFold | { readonly impossible: string },
+): string | undefined {
+  if (typeof fold !== 'function') return fold.impossible;
+  const formula = new FoldFormula(site, 'float32');
+  const folded = formula.layer(formula.stored(), { recorded, fold });
+  if (typeof folded === 'string') return folded;
+  for (const [slot, { storage }] of Object.entries(storedOf(site)))
+    if (storage !== 'dense' && folded[slot] !== undefined)
+      return `the weight is stored ${storage}; keep the adapter as a float branch or dequantise the model first`;
+  return undefined;
+}
+
+/** Stored tensors that a stack gives new numbers. */
+function changedTensors(site: Site, layers: readonly FoldLayer[]): [string, StoredTensor][] {
+  const formula = new FoldFormula(site, 'float32');
+  const before = formula.stored();
+  const after = formula.layers(before, layers);
+  return Object.entries(storedOf(site)).filter(([slot]) => after[slot] !== before[slot]);
 }
 
 class Planner {
@@ -125,17 +176,21 @@ class Planner {
     groups.forEach((group, index) => {
       const paths = group.map(({ site }) => site.path);
       const uses = readers[index] ?? [];
-      const target = index === 0 ? weight : this.#copy(weight, `${paths[0]}.weight`, uses, paths);
-      this.tasks.push(planTask(target, group, this.options.computeDtype ?? 'float32'));
+      const suffix = group[0]?.slot === 'b' ? 'bias' : 'weight';
+      const target = index === 0 ? weight : this.#copy(weight, `${paths[0]}.${suffix}`, uses, paths);
+      this.tasks.push(planTask(weight, target, group, this.options.computeDtype ?? 'float32'));
     });
   }
 
   /** Readers of a weight that want the folded numbers: the first node on the way to the op, at every call. */
   #uses(weight: Value, group: readonly FoldedSite[]): Use[] {
-    const modules = new Set(group.map(({ site }) => site.path));
+    const slots = new Map(group.map(({ site, slot }) => [siteKey(site), slot]));
     const nodes = new Set<Node>();
-    for (const site of this.sites)
-      if (modules.has(site.callOf ?? site.path)) nodes.add(site.weight.chain[0] ?? site.node);
+    for (const site of this.sites) {
+      const slot = slots.get(siteKey({ kind: site.kind, path: site.callOf ?? site.path }));
+      const reader = slot === undefined ? undefined : storedOf(site)[slot]?.reader;
+      if (reader !== undefined) nodes.add(reader);
+    }
     return [...weight.uses].filter((use) => use.kind === 'node' && nodes.has(use.node));
   }
 
@@ -156,15 +211,14 @@ class Planner {
 function compatibleGroups(folded: readonly FoldedSite[]): FoldedSite[][] {
   const groups: FoldedSite[][] = [];
   for (const entry of folded) {
-    const group = groups.find((members) => members.every((member) => disjoint(member.site, entry.site)));
+    const group = groups.find((members) => members.every((member) => disjoint(member.stored, entry.stored)));
     if (group === undefined) groups.push([entry]);
     else group.push(entry);
   }
   return groups;
 }
 
-function disjoint(a: Site, b: Site): boolean {
-  const [p, q] = [a.weight.columns, b.weight.columns];
+function disjoint({ columns: p }: StoredTensor, { columns: q }: StoredTensor): boolean {
   return p !== undefined && q !== undefined && (p.end <= q.start || q.end <= p.start);
 }
 
@@ -183,33 +237,27 @@ function refuseSharing(
   });
 }
 
-function planTask(target: Value, folded: readonly FoldedSite[], dtype: 'float32' | 'float64'): FoldTask {
-  const formula = new Model(new Graph());
-  formula.irVersion = FORMULA_IR;
-  formula.opsets.set('', FORMULA_OPSET);
-  const builder = new Builder(formula);
-  const input = (name: string, shape: readonly number[]) =>
-    formula.graph.addInput(new Value({ name, type: tensorType(dtype, shape) }));
-  const params = new Map<string, AdapterParam>();
-  let tensor = input('w', payloadOf(target)?.dims ?? []);
-  folded.forEach(({ site, recorded, fold }, index) => {
-    const values: Record<string, Value> = {};
-    for (const [role, param] of Object.entries(recorded.params)) {
-      const name = `${role}_${index}`;
-      values[role] = input(name, param.shape);
-      params.set(name, param);
-    }
-    const layout = storedLayout(site);
-    const { w } = fold(builder.op, { w: toMatrix(builder.op, tensor, layout) }, values, recorded.config);
-    tensor = fromMatrix(builder.op, w, tensor, layout);
-  });
-  for (const value of builder.initializers) formula.graph.addInitializer(value);
-  for (const node of builder.nodes) formula.graph.append(node);
-  formula.graph.addOutput('folded', tensor);
-  const axes = blockAxes(formula);
+/** The formula of `target`, which starts with the numbers of `weight`. */
+function planTask(
+  weight: Value,
+  target: Value,
+  folded: readonly FoldedSite[],
+  dtype: 'float32' | 'float64',
+): FoldTask {
+  const [first] = folded;
+  const formula = new FoldFormula((first as FoldedSite).site, dtype);
+  let tensor = formula.input('w', payloadOf(weight)?.dims ?? []);
+  for (const { site, slot, stored, layers } of folded) {
+    const before = formula.stored(site, new Map([[weight, tensor]]));
+    const after = formula.layers(before, layers, site);
+    tensor = stored.write(formula.builder.op, after[slot] as Value, tensor);
+  }
+  const model = formula.finish(tensor);
+  const axes = blockAxes(model);
   const blocks = axes?.get('w') === 0 ? axes : undefined;
-  if (blocks !== undefined) loosen(formula, blocks);
-  return { target, sites: folded.map(({ site }) => site.path), formula, params, blocks };
+  if (blocks !== undefined) loosen(model, blocks);
+  const sites = folded.map(({ site }) => site.path);
+  return { target, sites, formula: model, inputs: formula.inputs, blocks };
 }
 
 /** Makes the axes that blocks cut symbolic, so that the formula takes any number of rows. */
@@ -253,14 +301,13 @@ function separate(
   };
 }
 
-function quantised(site: Site): string {
-  return `the weight is stored ${site.weight.storage}; keep the adapter as a float branch or dequantise the model first`;
-}
-
 function missing(path: string, sites: ReadonlyMap<string, Site>): never {
   return fail('E_NO_MATCH', {
     message: `The model has no module '${path}', which the adapter was trained on`,
-    remedy: didYouMean(path, [...sites.keys()]),
+    remedy: didYouMean(
+      path,
+      [...sites.values()].map((site) => site.path),
+    ),
   });
 }
 

@@ -1,6 +1,6 @@
 /**
- * Insertion: wires a method into every selected site and leaves a record of it in the model's metadata. The pass knows
- * sites and formulas, not methods: what is replaced (the output or the weight) is what the formula returns.
+ * Insertion: wires methods into every selected site and leaves a record of it in the model's metadata. The pass knows
+ * sites and formulas, not methods: what is replaced is what the formulas return.
  */
 import { fail } from '../src/errors.js';
 import { Value } from '../src/graph.js';
@@ -9,41 +9,52 @@ import type { Model } from '../src/model.js';
 import { didYouMean } from '../src/nearest.js';
 import { sortTopologically } from '../src/order.js';
 import { elementsOf, type Tensor } from '../src/tensor.js';
-import { type DType, isFloat, tensorType } from '../src/types.js';
+import { isFloat, tensorType } from '../src/types.js';
 import {
   type AdapterParam,
   type AdapterRecord,
   type AdapterSite,
-  hasAdapterRecord,
+  allParams,
+  methodsOf,
+  trainableParams,
   writeAdapterRecord,
 } from './adapter-record.js';
+import {
+  type InsertEntry,
+  type InsertPlan,
+  methodAt,
+  type PlannedParam,
+  planInsert,
+  planModules,
+  type SkippedSite,
+} from './insert-plan.js';
 import { constants } from './inspect/parameters.js';
-import { configureMethod, type Method, type ParamSpec, rulesFor, siteKindsOf } from './methods/method.js';
+import { isDerived } from './methods/derived.js';
+import type { Method } from './methods/method.js';
 import { resolveMethod } from './methods/registry.js';
 import type { Pass } from './pass.js';
 import { type RunOptions, runPasses } from './runner.js';
 import { findSites } from './sites/index.js';
+import { storedOf } from './sites/kinds/index.js';
 import type { Site } from './sites/site.js';
-import { type SelectedSite, selectSites, type Targeting } from './sites/targeting.js';
-import { dimsOf } from './sites/views.js';
+import { modulePath } from './sites/targeting.js';
 import { claimName, valueNames } from './value-names.js';
-import { wire } from './wiring.js';
+import { type Layer, wire } from './wiring.js';
 
-export interface InsertOptions {
-  /** A shipped method's id, or a method of one's own. */
-  readonly method: Method | string;
-  /** The method's configuration; defaults where absent. */
-  readonly config?: Readonly<Record<string, unknown>>;
-  /** Which sites; see `passes/sites/targeting.ts`. */
-  readonly targeting: Targeting;
+export interface InsertSettings {
   /** Seed of the initial values; same seed, same bytes. Default 0. */
   readonly seed?: number;
   /** Digest of the base model's weights, for the record: a fold into other weights is then refused. */
   readonly baseDigest?: string;
+  /** Methods of one's own, by id. */
+  readonly methods?: readonly Method[];
   /** Module paths by value or node name, for models whose names are lost. */
   readonly paths?: ReadonlyMap<string, string>;
   readonly run?: RunOptions;
 }
+
+/** One method, or several that stack. */
+export type InsertOptions = InsertSettings & (InsertEntry | { readonly entries: readonly InsertEntry[] });
 
 export interface InsertReport {
   readonly record: AdapterRecord;
@@ -52,49 +63,75 @@ export interface InsertReport {
   readonly base: number;
   /** Sites whose base weight other consumers read too: folding copies that weight for the adapted use. */
   readonly shared: readonly { readonly path: string; readonly weight: string; readonly consumers: number }[];
+  /** Targeted sites that a method cannot take. */
+  readonly skipped: readonly SkippedSite[];
+}
+
+/** The methods of `options`. */
+export function entriesOf(options: InsertOptions): readonly InsertEntry[] {
+  return 'entries' in options ? options.entries : [options];
 }
 
 /**
- * Inserts a method into a model, in place; its nodes are put in order of execution first, where they are not. Throws E_NO_MATCH when nothing is selected, E_USAGE on a bad
- * configuration.
+ * Inserts methods into a model, in place; its nodes are put in order of execution first, where they are not. For methods
+ * whose initial values come from the base's weights use the library's `insert`, which computes them. Throws E_NO_MATCH
+ * when nothing is selected, E_USAGE on a bad configuration.
  */
 export function insert(model: Model, options: InsertOptions): InsertReport {
-  const method = resolveMethod(options.method);
-  if (hasAdapterRecord(model))
-    fail('E_UNSUPPORTED', {
-      message: 'The model already holds an adapter',
-      remedy: 'Insert into the base model, or fold the adapter first',
-    });
   sortTopologically(model.graph);
+  return applyInsert(model, planInsert(model, entriesOf(options), options), new Map(), options);
+}
+
+/** Carries out a plan made on the same model. `derived` holds the values of derived parameters by key. */
+export function applyInsert(
+  model: Model,
+  plan: InsertPlan,
+  derived: ReadonlyMap<string, Tensor>,
+  { seed = 0, baseDigest, run = {} }: InsertSettings,
+): InsertReport {
   const base = countWeights(model);
-  const config = configureMethod(method, options.config ?? {});
-  const sites = findSites(model, options.paths === undefined ? {} : { paths: options.paths });
-  const kinds = siteKindsOf(method);
-  const selected = selectSites(
-    sites.filter((site) => kinds.includes(site.kind)),
-    options.targeting,
-  );
+  const taken = valueNames(model);
+  const params = new Map<string, { readonly value: Value; readonly recorded: AdapterParam }>();
   const recorded: AdapterSite[] = [];
-  const seeded = seededValues(options.seed ?? 0);
-  runPasses(
-    model,
-    [insertPass(method, config, selected, seeded, (site) => recorded.push(site))],
-    options.run ?? {},
-  );
+  const placements: Placement[] = [];
+  for (const { entry, path, kind, config, sites, params: planned } of planModules(plan)) {
+    const recordedParams: Record<string, AdapterParam> = {};
+    const values: Record<string, Value> = {};
+    for (const param of planned) {
+      let made = params.get(param.key);
+      if (made === undefined) {
+        made = makeParam(param, taken, seed, derived);
+        params.set(param.key, made);
+      }
+      recordedParams[param.role] = made.recorded;
+      values[param.role] = made.value;
+    }
+    recorded.push({ entry, path, kind, config: jsonOf(config), params: recordedParams });
+    for (const site of sites)
+      placements.push({ entry, site, layer: { method: methodAt(plan, entry), config, params: values } });
+  }
   const record: AdapterRecord = {
-    version: 1,
-    method: method.id,
-    config: jsonOf(config),
-    seed: options.seed ?? 0,
-    ...(options.baseDigest === undefined ? {} : { base: options.baseDigest }),
+    version: 2,
+    entries: plan.entries.map(({ method, config }) => ({ method: method.id, config: jsonOf(config) })),
+    seed,
+    ...(baseDigest === undefined ? {} : { base: baseDigest }),
     sites: recorded,
   };
+  runPasses(model, [placePass(`insert ${methodsOf(record)}`, placements)], run);
   writeAdapterRecord(model, record);
-  let trainable = 0;
-  for (const site of recorded)
-    for (const param of Object.values(site.params))
-      if (param.trainable) trainable += param.shape.reduce((product, dim) => product * dim, 1);
-  return { record, trainable, base, shared: sharedWeights(selected) };
+  return {
+    record,
+    trainable: countElements(trainableParams(record)),
+    base,
+    shared: sharedWeights(plan.sites.map(({ site }) => site)),
+    skipped: plan.skipped,
+  };
+}
+
+export interface AttachOptions {
+  readonly methods?: readonly Method[];
+  readonly paths?: ReadonlyMap<string, string>;
+  readonly run?: RunOptions;
 }
 
 /**
@@ -105,129 +142,109 @@ export function attachAdapter(
   model: Model,
   record: AdapterRecord,
   tensors: ReadonlyMap<string, Tensor>,
-  options: {
-    readonly method?: Method;
-    readonly paths?: ReadonlyMap<string, string>;
-    readonly run?: RunOptions;
-  } = {},
+  { methods, paths, run = {} }: AttachOptions = {},
 ): void {
-  const method = resolveMethod(options.method ?? record.method);
   sortTopologically(model.graph);
-  const configs = new Map(record.sites.map(({ path, config }) => [path, config]));
-  const selected: SelectedSite[] = [];
-  const left = new Set(configs.keys());
-  for (const site of findSites(model, options.paths === undefined ? {} : { paths: options.paths })) {
-    const config = configs.get(site.callOf ?? site.path);
-    if (config === undefined) continue;
-    left.delete(site.path);
-    selected.push({ site, overrides: config });
+  const values = new Map<string, Value>();
+  for (const { key, name, shape, dtype } of allParams(record)) {
+    const tensor =
+      tensors.get(key) ??
+      fail('E_INVALID_DATA', {
+        message: `The adapter file lacks tensor '${key}'`,
+        remedy: 'Use the file that training wrote',
+      });
+    values.set(key, new Value({ name, type: tensorType(dtype, shape), tensor }));
   }
-  for (const path of left)
-    fail('E_NO_MATCH', {
-      message: `The model has no module '${path}', which the adapter was trained on`,
-      remedy: didYouMean(
-        path,
-        selected.map(({ site }) => site.path),
+  const sites = findSites(model, paths === undefined ? {} : { paths });
+  const placements = record.sites.flatMap(({ entry, path, kind, config, params }): Placement[] => {
+    const calls = sites.filter((site) => site.kind === kind && modulePath(site) === path);
+    if (calls.length === 0)
+      fail('E_NO_MATCH', {
+        message: `The model has no module '${path}', which the adapter was trained on`,
+        remedy: didYouMean(
+          path,
+          sites.filter((site) => site.kind === kind).map((site) => site.path),
+        ),
+      });
+    const id = record.entries[entry]?.method ?? '';
+    const layer: Layer = {
+      method: resolveMethod(id, methods),
+      config,
+      params: Object.fromEntries(
+        Object.entries(params).map(([role, { key }]) => [role, values.get(key) as Value]),
       ),
-    });
-  const trained: ParamValues = (key) =>
-    tensors.get(key) ??
-    fail('E_INVALID_DATA', {
-      message: `The adapter file lacks tensor '${key}'`,
-      remedy: 'Use the file that training wrote',
-    });
-  runPasses(model, [insertPass(method, {}, selected, trained, () => {})], options.run ?? {});
+    };
+    return calls.map((site) => ({ entry, site, layer }));
+  });
+  runPasses(model, [placePass(`attach ${methodsOf(record)}`, placements)], run);
   writeAdapterRecord(model, record);
 }
 
-/** Values of a parameter of the method at a site. */
-export type ParamValues = (key: string, spec: ParamSpec, dtype: DType) => Tensor;
-
-function seededValues(seed: number): ParamValues {
-  return (key, { init, shape }, dtype) => initTensor(init, dtype, shape, seed, key);
+/** A method ready to be wired at a site. */
+export interface Placement {
+  readonly entry: number;
+  readonly site: Site;
+  readonly layer: Layer;
 }
 
-/** The insertion as a pass over sites already selected, for pipelines of one's own. */
-export function insertPass(
-  method: Method,
-  config: Readonly<Record<string, unknown>>,
-  selected: readonly SelectedSite[],
-  valuesOf: ParamValues,
-  onSite: (site: AdapterSite) => void,
-): Pass {
+/** The insertion as a pass, for pipelines of one's own. Placements at one site stack in the order of their entries. */
+export function placePass(name: string, placements: readonly Placement[]): Pass {
   return {
-    name: `insert-${method.id}`,
-    summary: method.summary,
+    name,
+    summary: 'Wire methods into their sites',
     *run(model) {
-      const taken = valueNames(model);
-      const modules = new Map<string, ModuleParams>();
-      const wirings: Wiring[] = [];
-      for (const { site, overrides } of selected) {
-        const siteConfig = configureMethod(method, { ...config, ...overrides });
-        const module = site.callOf ?? site.path;
-        let params = modules.get(module);
-        if (params === undefined) {
-          params = makeParams(method, site, siteConfig, valuesOf, taken);
-          modules.set(module, params);
-          // In the main graph, where nested graphs and further calls of the module see them.
-          yield {
-            label: `parameters of ${method.id} at ${module}`,
-            graph: model.graph,
-            addInitializers: Object.values(params.values),
-          };
-          onSite({ path: module, kind: site.kind, config: jsonOf(siteConfig), params: params.record });
-        }
-        wirings.push({ site, config: siteConfig, params: params.values });
+      // In the main graph, where nested graphs and further calls of a module see them.
+      const values = new Set(placements.flatMap(({ layer }) => Object.values(layer.params)));
+      yield { label: 'parameters', graph: model.graph, addInitializers: [...values] };
+      const stacks = new Map<Site, Layer[]>();
+      for (const { site, layer } of [...placements].sort((a, b) => a.entry - b.entry)) {
+        const stack = stacks.get(site);
+        if (stack === undefined) stacks.set(site, [layer]);
+        else stack.push(layer);
       }
       // Last sites first: an output that feeds another site directly then takes that site's branch along when it is redirected.
-      for (const { site, config, params } of wirings.reverse())
-        yield wire(model, method, config, site, params);
+      for (const [site, layers] of [...stacks].reverse()) yield* wire(model, site, layers);
     },
   };
 }
 
-interface Wiring {
-  readonly site: Site;
-  readonly config: Record<string, unknown>;
-  readonly params: ModuleParams['values'];
-}
-
-interface ModuleParams {
-  readonly values: Readonly<Record<string, Value>>;
-  readonly record: Record<string, AdapterParam>;
-}
-
-/** The tensors of a method at a module, with the initial values of the seed. */
-function makeParams(
-  method: Method,
-  site: Site,
-  config: Record<string, unknown>,
-  valuesOf: ParamValues,
+/** A parameter of the method with the initial value of the seed or the one derived for it. */
+function makeParam(
+  { key, spec, dtype }: PlannedParam,
   taken: Set<string>,
-): ModuleParams {
-  const { path, dtype } = site;
-  const values: Record<string, Value> = {};
-  const record: Record<string, AdapterParam> = {};
-  for (const [role, spec] of Object.entries(rulesFor(method, site.kind, path).params(dimsOf(site), config))) {
-    const key = `${path}.${spec.key ?? role}`;
-    const name = claimName(key, taken);
-    record[role] = {
+  seed: number,
+  derived: ReadonlyMap<string, Tensor>,
+): { readonly value: Value; readonly recorded: AdapterParam } {
+  const name = claimName(key, taken);
+  const { shape, init } = spec;
+  const tensor = isDerived(init)
+    ? (derived.get(key) ??
+      fail('E_USAGE', {
+        message: `The initial value of '${key}' comes from the base's weights`,
+        remedy: "Call the library's insert, which computes it, instead of the pass",
+      }))
+    : initTensor(init, dtype, shape, seed, key);
+  return {
+    value: new Value({ name, type: tensorType(dtype, shape), tensor }),
+    recorded: {
       key,
       name,
-      shape: [...spec.shape],
+      shape: [...shape],
       dtype,
       trainable: spec.trainable ?? true,
       group: spec.group ?? 'default',
+      lrScale: spec.lrScale ?? 1,
       weightDecay: spec.weightDecay ?? true,
-    };
-    const tensor = valuesOf(key, spec, dtype);
-    values[role] = new Value({ name, type: tensorType(dtype, spec.shape), tensor });
-  }
-  return { values, record };
+    },
+  };
 }
 
-function jsonOf(config: Readonly<Record<string, unknown>>): AdapterRecord['config'] {
-  return JSON.parse(JSON.stringify(config)) as AdapterRecord['config'];
+function jsonOf(config: Readonly<Record<string, unknown>>): AdapterSite['config'] {
+  return JSON.parse(JSON.stringify(config)) as AdapterSite['config'];
+}
+
+function countElements(params: readonly AdapterParam[]): number {
+  return params.reduce((sum, { shape }) => sum + shape.reduce((product, dim) => product * dim, 1), 0);
 }
 
 /** Elements of all floating-point constants of rank 1 and more: what the share of trainable weights divides by. */
@@ -238,12 +255,11 @@ export function countWeights(model: Model): number {
   return count;
 }
 
-function sharedWeights(selected: readonly SelectedSite[]): InsertReport['shared'] {
-  return selected
-    .map(({ site }) => ({
-      path: site.path,
-      weight: site.weight.value.label,
-      consumers: site.weight.value.uses.size,
-    }))
-    .filter(({ consumers }) => consumers > 1);
+function sharedWeights(sites: readonly Site[]): InsertReport['shared'] {
+  return sites.flatMap((site) =>
+    Object.values(storedOf(site))
+      .map(({ value }) => ({ path: site.path, weight: value.label, consumers: value.uses.size }))
+      .filter(({ consumers }) => consumers > 1)
+      .slice(0, 1),
+  );
 }

@@ -9,7 +9,7 @@ import type { InspectReport, ModelInfo, ValueInfo } from './inspect/report.js';
 import { sharedWeights } from './inspect/shared.js';
 import { siteRows } from './inspect/sites.js';
 import { exporterOf } from './sites/exporters/index.js';
-import { findSites } from './sites/find.js';
+import { findWeightSites } from './sites/find.js';
 
 export interface InspectOptions {
   /** Module paths by node name, weight name or output name. */
@@ -20,7 +20,7 @@ export interface InspectOptions {
 
 /** Reads a model without changing it (but for the types of values that had none). */
 export function inspect(model: Model, options: InspectOptions = {}): InspectReport {
-  const sites = findSites(model, options.paths === undefined ? {} : { paths: options.paths });
+  const sites = findWeightSites(model, options.paths === undefined ? {} : { paths: options.paths });
   const shared = sharedWeights(model, sites);
   const trainable = trainableNodes(sites);
   const { hasGradient } = options;

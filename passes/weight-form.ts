@@ -1,13 +1,13 @@
 /**
- * From a weight as it is stored or consumed to the matrix a method reasons about and back, as ops: the one place that
- * turns a layout into Reshape, Transpose, Mul and Slice. Used on values of the model (weight form) and in fold formulas.
+ * From a tensor as it is stored or consumed to the matrix or vector a method reasons about and back, as ops: the one
+ * place that turns a layout into Reshape, Transpose, Mul and Slice. Used on values of the model (weight form) and in
+ * fold formulas.
  */
 import { fail } from '../src/errors.js';
 import type { Value } from '../src/graph.js';
 import type { Ops } from '../src/ops/ops.generated.js';
 import { payloadOf } from './sites/payload.js';
-import type { ColumnRange, Site } from './sites/site.js';
-import { rowsOf } from './sites/views.js';
+import type { ColumnRange, SiteBias, WeightView } from './sites/site.js';
 
 /** How a tensor holds a matrix [rows, columns]. */
 export interface MatrixLayout {
@@ -26,26 +26,21 @@ export interface MatrixLayout {
 }
 
 /** Layout of the initializer: what a fold reads and writes. */
-export function storedLayout(site: Site): MatrixLayout {
-  const { value, transposed } = site.weight;
-  const dims =
-    payloadOf(value)?.dims ??
-    fail('E_INVALID_GRAPH', { message: 'The weight of a site holds no numbers', where: value.label });
-  return layout(site, dims, transposed);
+export function storedLayout(weight: WeightView, rows: number): MatrixLayout {
+  return layout(weight, rows, storedDims(weight.value), weight.transposed);
 }
 
 /** Layout of the value the op reads: what the weight form replaces. */
-export function consumedLayout(site: Site): MatrixLayout {
-  const { consumed, consumedTransposed } = site.weight;
-  const shape = consumed.type?.kind === 'tensor' ? consumed.type.shape : null;
-  if (shape === null || !shape.every((dim) => typeof dim === 'number'))
-    return fail('E_TYPE', { message: 'The weight of a site has no known shape', where: consumed.label });
-  return layout(site, shape, consumedTransposed);
+export function consumedLayout(weight: WeightView, rows: number): MatrixLayout {
+  return layout(weight, rows, consumedDims(weight.consumed), weight.consumedTransposed);
 }
 
-function layout(site: Site, dims: readonly number[], transposed: boolean): MatrixLayout {
-  const { columns: range, scale } = site.weight;
-  const rows = rowsOf(site);
+function layout(
+  { columns: range, scale }: WeightView,
+  rows: number,
+  dims: readonly number[],
+  transposed: boolean,
+): MatrixLayout {
   const columns = dims.reduce((product, dim) => product * dim, 1) / rows;
   return { dims, transposed, scale, rows, columns, ...(range === undefined ? {} : { range }) };
 }
@@ -61,14 +56,7 @@ export function toMatrix(op: Ops, tensor: Value, { range, scale, ...whole }: Mat
 export function fromMatrix(op: Ops, matrix: Value, tensor: Value, layout: MatrixLayout): Value {
   const { dims, transposed, range, scale, columns } = layout;
   let w = scale === 1 ? matrix : op.Div(matrix, scale);
-  if (range !== undefined && range.end - range.start < columns) {
-    const { start, end } = range;
-    const all = wholeMatrix(op, tensor, layout);
-    const parts = [w];
-    if (start > 0) parts.unshift(op.Slice(all, [0], [start], [1]));
-    if (end < columns) parts.push(op.Slice(all, [end], [columns], [1]));
-    w = op.Concat(parts, { axis: 1 });
-  }
+  if (range !== undefined) w = within(op, w, () => wholeMatrix(op, tensor, layout), range, columns, 1);
   if (transposed) w = op.Transpose(w, { perm: [1, 0] });
   return dims.length === 2 ? w : op.Reshape(w, dims);
 }
@@ -81,4 +69,77 @@ function wholeMatrix(
   const flat =
     dims.length === 2 ? tensor : op.Reshape(tensor, transposed ? [columns, rows] : [rows, columns]);
   return transposed ? op.Transpose(flat, { perm: [1, 0] }) : flat;
+}
+
+/** How a tensor holds a vector: all axes but one have size 1. */
+export interface VectorLayout {
+  readonly dims: readonly number[];
+  readonly range?: ColumnRange;
+  readonly scale: number;
+  /** Entries of the whole tensor. */
+  readonly length: number;
+}
+
+export function storedVector(vector: SiteBias): VectorLayout {
+  return vectorLayout(vector, storedDims(vector.value));
+}
+
+export function consumedVector(vector: SiteBias): VectorLayout {
+  return vectorLayout(vector, consumedDims(vector.node.input(vector.input)));
+}
+
+function vectorLayout({ columns: range, scale }: SiteBias, dims: readonly number[]): VectorLayout {
+  const length = dims.reduce((product, dim) => product * dim, 1);
+  return { dims, scale, length, ...(range === undefined ? {} : { range }) };
+}
+
+/** The site's vector of a tensor in `layout`. */
+export function toVector(op: Ops, tensor: Value, { dims, range, scale, length }: VectorLayout): Value {
+  let b = dims.length === 1 ? tensor : op.Reshape(tensor, [length]);
+  if (range !== undefined) b = op.Slice(b, [range.start], [range.end], [0]);
+  return scale === 1 ? b : op.Mul(b, scale);
+}
+
+/** Inverse of `toVector`. */
+export function fromVector(
+  op: Ops,
+  vector: Value,
+  tensor: Value,
+  { dims, range, scale, length }: VectorLayout,
+): Value {
+  let b = scale === 1 ? vector : op.Div(vector, scale);
+  const whole = () => (dims.length === 1 ? tensor : op.Reshape(tensor, [length]));
+  if (range !== undefined) b = within(op, b, whole, range, length, 0);
+  return dims.length === 1 ? b : op.Reshape(b, dims);
+}
+
+/** A part put back among what lies before and behind it on `axis`. */
+function within(
+  op: Ops,
+  part: Value,
+  whole: () => Value,
+  { start, end }: ColumnRange,
+  size: number,
+  axis: number,
+): Value {
+  if (end - start === size) return part;
+  const all = whole();
+  const parts = [part];
+  if (start > 0) parts.unshift(op.Slice(all, [0], [start], [axis]));
+  if (end < size) parts.push(op.Slice(all, [end], [size], [axis]));
+  return op.Concat(parts, { axis });
+}
+
+function storedDims(value: Value): readonly number[] {
+  return (
+    payloadOf(value)?.dims ??
+    fail('E_INVALID_GRAPH', { message: 'The weight of a site holds no numbers', where: value.label })
+  );
+}
+
+function consumedDims(value: Value): readonly number[] {
+  const shape = value.type?.kind === 'tensor' ? value.type.shape : null;
+  if (shape === null || !shape.every((dim) => typeof dim === 'number'))
+    return fail('E_TYPE', { message: 'The weight of a site has no known shape', where: value.label });
+  return shape;
 }

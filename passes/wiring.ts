@@ -1,110 +1,182 @@
 /**
- * Wiring of one method at one site: opens the site for the method's formula and says what is redirected. What is
- * replaced, the output or the weight, is what the formula returns.
+ * Wiring of a stack of methods at one site. Each method sees the site as those before it left it: as a function from x
+ * to y with stored weights. What it replaces is what its formula returns; where the site cannot show what the formula
+ * reads or replaces, or a later method needs the weights themselves, the fold formula feeds the op instead.
  */
 import { fail } from '../src/errors.js';
-import type { Use, Value } from '../src/graph.js';
+import type { Node, Value } from '../src/graph.js';
 import type { Model } from '../src/model.js';
 import { Builder } from '../src/ops/builder.js';
+import type { Ops } from '../src/ops/ops.generated.js';
 import { adapterDropout } from './dropout.js';
-import type { Anchor, Edit, Redirect } from './edit.js';
+import type { Edit } from './edit.js';
+import { stopGradient } from './grad/stop-gradient.js';
 import { type AttachContext, type Method, rulesFor } from './methods/method.js';
+import { dimsOf, openSite, storedOf } from './sites/kinds/index.js';
+import type { OpenSite, Stack, StoredValuesOf } from './sites/kinds/kind.js';
+import { EMPTY_STACK } from './sites/kinds/stack.js';
 import type { Site } from './sites/site.js';
-import { openSite } from './sites/views.js';
-import { consumedLayout, fromMatrix, toMatrix } from './weight-form.js';
 
-type Params = Readonly<Record<string, Value>>;
-
-interface Wiring {
-  readonly at: Anchor;
-  readonly redirect: Redirect;
+/** One method at a site, its parameters in the graph. */
+export interface Layer {
+  readonly method: Method;
+  readonly config: Record<string, unknown>;
+  readonly params: Readonly<Record<string, Value>>;
 }
 
+type Slots = Readonly<Record<string, Value>>;
+
 /**
- * The edit that puts a method's formula at a site.
- * Throws E_UNSUPPORTED where the method needs an output or a weight that the site does not show.
+ * The edits that put methods at a site, first to last.
+ * Throws E_UNSUPPORTED where a method needs something that the site does not show and it has no fold formula.
  */
-export function wire(
-  model: Model,
-  method: Method,
-  config: Record<string, unknown>,
+export function* wire(model: Model, site: Site, layers: readonly Layer[]): Generator<Edit> {
+  const lastOnWeights =
+    layers.length === 1 ? 0 : layers.findLastIndex((layer) => replacesWeights(model, site, layer));
+  let stack = EMPTY_STACK;
+  for (const [index, layer] of layers.entries()) {
+    const label = `${layer.method.id} at ${site.path}`;
+    const opened = () => {
+      const builder = new Builder(model, { provenance: label });
+      return { builder, open: openSite(builder, site, stack) };
+    };
+    let { builder, open } = opened();
+    let replaced =
+      index < lastOnWeights || hidesBias(model, site, layer)
+        ? undefined
+        : attached(builder, open, layer, site);
+    if (replaced === undefined) {
+      ({ builder, open } = opened());
+      replaced = weightForm(builder.op, open, layer, site);
+    }
+    stack = yield* apply(builder, open, replaced, stack, { layer, site, label });
+  }
+}
+
+/** What the method's formula replaces; undefined where the site lacks one of these slots. */
+function attached(builder: Builder, open: OpenSite, layer: Layer, site: Site): Slots | undefined {
+  const rules = rulesFor(layer.method, site.kind, site.path);
+  // A site without an output of its own (a projection inside a fused op) shows nothing to act on.
+  if (!Object.hasOwn(open.slots, 'y') && 'y' in open.view && open.view.y === undefined) return undefined;
+  const context: AttachContext = {
+    dropout: (x, p) => adapterDropout(builder, x, p),
+    stopGradient: (value) => stopGradient(builder, value),
+  };
+  const replaced = rules.attach(builder.op, open.view, layer.params, layer.config, context);
+  return Object.keys(replaced).every((slot) => Object.hasOwn(open.slots, slot)) ? replaced : undefined;
+}
+
+/** The fold formula as part of the graph: W' = W + … feeds the op. */
+function weightForm(op: Ops, open: OpenSite, layer: Layer, site: Site): Slots {
+  const stored = storedValues(open, site);
+  const folded = foldOf(op, stored, layer, site);
+  if (typeof folded === 'string')
+    return fail('E_UNSUPPORTED', {
+      message: `${layer.method.id} cannot act on the weights here: ${folded}`,
+      where: site.path,
+      remedy: 'Export the model without fusion, or put this method last at the module',
+    });
+  return Object.fromEntries(Object.entries(folded).filter(([slot, value]) => value !== stored[slot]));
+}
+
+/** Folded tensors of a site, or why there are none. */
+function foldOf(
+  op: Ops,
+  stored: StoredValuesOf,
+  { method, config, params }: Layer,
   site: Site,
-  params: Params,
-): Edit {
-  const label = `${method.id} at ${site.path}`;
-  const builder = new Builder(model, { provenance: label });
-  const { at, redirect } =
-    site.y === undefined
-      ? weightForm(builder, method, config, site, params)
-      : outputForm(builder, method, config, site, params, site.y);
+): StoredValuesOf | string {
+  const { fold } = rulesFor(method, site.kind, site.path);
+  if (typeof fold !== 'function') return fold.impossible;
+  const folded = fold(op, stored, params, config, dimsOf(site));
+  return typeof folded.impossible === 'string' ? folded.impossible : (folded as StoredValuesOf);
+}
+
+/** Stored tensors of an open site as formulas read them: built when read. */
+function storedValues({ view }: OpenSite, site: Site): StoredValuesOf {
+  const stored = {};
+  for (const slot of Object.keys(storedOf(site)))
+    Object.defineProperty(stored, slot, {
+      enumerable: true,
+      get: () => (view as Record<string, Value>)[slot],
+    });
+  return stored;
+}
+
+/** Edits for the replaced slots, each with the nodes it needs; returns the stack with the layer on it. */
+function* apply(
+  builder: Builder,
+  { slots }: OpenSite,
+  replaced: Slots,
+  stack: Stack,
+  { layer, site, label }: { readonly layer: Layer; readonly site: Site; readonly label: string },
+): Generator<Edit, Stack> {
+  const current = new Map(stack.current);
+  const placed = new Set<Node>();
+  let onWeights = true;
+  // Inputs of the site first: what reads its output comes behind them.
+  const order = Object.keys(slots).filter((slot) => replaced[slot] !== undefined);
+  const wirings = order.map((slot) => ({ slot, ...slots[slot]!(replaced[slot]!) }));
+  for (const [index, { slot, at, redirects, replaced: value }] of wirings.entries()) {
+    const needed = redirects.map(({ to }) => to);
+    const nodes =
+      index === wirings.length - 1
+        ? builder.nodes.filter((node) => !placed.has(node))
+        : closure(builder.nodes, needed).filter((node) => !placed.has(node));
+    for (const node of nodes) placed.add(node);
+    if (value !== undefined) current.set(slot, value);
+    onWeights &&= Object.hasOwn(storedOf(site), slot);
+    yield {
+      label,
+      graph: site.graph,
+      add: { nodes, at },
+      ...(index === 0 ? { addInitializers: builder.initializers } : {}),
+      redirect: redirects,
+    };
+  }
+  const fold = (op: Ops, stored: StoredValuesOf): StoredValuesOf => {
+    const folded = foldOf(op, stored, layer, site);
+    if (typeof folded === 'string')
+      return fail('E_UNSUPPORTED', {
+        message: `No method that reads the weights can follow ${layer.method.id}: ${folded}`,
+        where: site.path,
+        remedy: `Put ${layer.method.id} last at this module`,
+      });
+    return { ...stored, ...folded };
+  };
   return {
-    label,
-    graph: site.graph,
-    add: { nodes: builder.nodes, at },
-    addInitializers: builder.initializers,
-    redirect: [redirect],
+    current,
+    inner: new Set([...stack.inner, ...builder.nodes]),
+    folds: onWeights ? stack.folds : [...stack.folds, fold],
   };
 }
 
-function outputForm(
-  builder: Builder,
-  method: Method,
-  config: Record<string, unknown>,
-  site: Site,
-  params: Params,
-  y: Value,
-): Wiring {
-  const { view, restore } = openSite(builder.op, site, y);
-  // The weight is built only for formulas that read it.
-  Object.defineProperty(view, 'w', { get: () => matrixOf(builder, site) });
-  const context: AttachContext = { dropout: (x, p) => adapterDropout(builder, x, p) };
-  const rules = rulesFor(method, site.kind, site.path);
-  const attached = rules.attach(builder.op, view, params, config, context);
-  if ('w' in attached) return replaceWeight(builder, site, attached.w);
-  const producer =
-    y.producer ?? fail('E_INVALID_GRAPH', { message: 'A site output has no producer', where: site.path });
-  return { at: { after: producer }, redirect: { from: y, to: restore(attached.y) } };
+/** Nodes among `all` that the values are computed by, in order. */
+function closure(all: readonly Node[], values: readonly Value[]): Node[] {
+  const own = new Set(all);
+  const found = new Set<Node>();
+  const queue = [...values];
+  for (let value = queue.pop(); value !== undefined; value = queue.pop()) {
+    const node = value.producer;
+    if (node === undefined || !own.has(node) || found.has(node)) continue;
+    found.add(node);
+    for (const input of node.inputs) if (input !== null) queue.push(input);
+  }
+  return all.filter((node) => found.has(node));
 }
 
-/** Where a fused op leaves no output to add to, the fold formula itself feeds the op: W' = W + … as a subgraph. */
-function weightForm(
-  builder: Builder,
-  method: Method,
-  config: Record<string, unknown>,
-  site: Site,
-  params: Params,
-): Wiring {
-  const { fold } = rulesFor(method, site.kind, site.path);
-  if (typeof fold !== 'function')
-    return fail('E_UNSUPPORTED', {
-      message: `${method.id} needs the output of the linear, which a fused ${site.node.op} does not show`,
-      where: site.path,
-      remedy: 'Export the model without attention fusion',
-    });
-  return replaceWeight(builder, site, fold(builder.op, { w: matrixOf(builder, site) }, params, config).w);
+/** Whether a method gives the site new weights. Asked on a builder whose nodes nobody keeps. */
+function replacesWeights(model: Model, site: Site, layer: Layer): boolean {
+  const builder = new Builder(model);
+  const replaced = attached(builder, openSite(builder, site, EMPTY_STACK), layer, site);
+  return replaced !== undefined && Object.keys(replaced).some((slot) => Object.hasOwn(storedOf(site), slot));
 }
 
-/** Feeds the site's op, and no other reader of its weight, a new matrix. */
-function replaceWeight({ op }: Builder, site: Site, matrix: Value): Wiring {
-  const { input } = site.weight;
-  const from = currentWeight(site);
-  const only = (use: Use) => use.kind === 'node' && use.node === site.node && use.index === input;
-  const to = fromMatrix(op, matrix, from, consumedLayout(site));
-  return { at: { before: site.node }, redirect: { from, to, only } };
-}
-
-/** What the site's op reads by now: a column range of a packed weight may have been wired before this one. */
-function currentWeight({ node, weight }: Site): Value {
-  return node.input(weight.input);
-}
-
-/** The weight that the site's op reads, [in, out] or [vocab, dim]. */
-function matrixOf({ op }: Builder, site: Site): Value {
-  if (site.weight.storage === 'packed')
-    fail('E_UNSUPPORTED', {
-      message: 'The weight is packed in a layout that only its op understands',
-      where: site.path,
-      remedy: 'Choose a method that adds to the output, such as lora',
-    });
-  return toMatrix(op, currentWeight(site), consumedLayout(site));
+/** A bias that joins behind the output (inside a fused op) is out of reach for a formula that changes it. */
+function hidesBias(model: Model, site: Site, layer: Layer): boolean {
+  if (site.kind !== 'linear' || site.bias?.included !== false) return false;
+  const builder = new Builder(model);
+  const stored = storedValues(openSite(builder, site, EMPTY_STACK), site);
+  const folded = foldOf(builder.op, stored, layer, site);
+  return typeof folded !== 'string' && folded.b !== undefined;
 }

@@ -19,7 +19,7 @@ import { parseModel, printModel } from '../src/text/index.js';
 const SIZES: Readonly<Record<string, number>> = { in: 1009, out: 1013, vocab: 1019, dim: 1021 };
 
 /** A model of one site per kind. */
-const MODELS: Readonly<Record<SiteKind, string>> = {
+const MODELS: Readonly<Partial<Record<SiteKind, string>>> = {
   linear: `<ir_version: 10, opset_import: ["" : 20]>
     base (float[batch, sequence, 1009] x) => (float[batch, sequence, 1013] y)
     <float[1009, 1013] "layer.weight" = ["location": "not-in-text", "length": "4088468"]> { y = MatMul (x, "layer.weight") }`,
@@ -89,10 +89,12 @@ function settings(method: Method): string {
 
 /** Formulas and tensors of a method at one kind of site. */
 function section(method: Method, kind: SiteKind): string {
-  const base = parseModel(MODELS[kind]);
-  const adapted = parseModel(MODELS[kind]);
+  const text = MODELS[kind];
+  if (text === undefined) return `### At ${kind} sites\n`;
+  const base = parseModel(text);
+  const adapted = parseModel(text);
   const { record } = insert(adapted, { method, targeting: { targets: ['layer'] } });
-  const plan = planFold(base, record, { method });
+  const plan = planFold(base, record, { methods: [method] });
   const [site] = record.sites;
   const [task] = plan.tasks;
   const folded =

@@ -95,17 +95,14 @@ export {
 // Methods of one's own. `z` is the zod that their configurations are written with.
 
 export { z } from 'zod';
+export { baseValue, type DerivedInit, derived } from '../passes/methods/derived.js';
 export {
   type AnySiteRules,
   type AttachContext,
-  type Attached,
   defineMethod,
-  type EmbeddingDims,
-  type EmbeddingView,
   type Fold,
-  type FoldView,
-  type LinearDims,
-  type LinearView,
+  type Folded,
+  type Impossible,
   type Method,
   type MethodDefinition,
   type Paper,
@@ -173,6 +170,7 @@ export {
   type EmbeddingSite,
   type FindOptions,
   findSites,
+  findWeightSites,
   type LinearSite,
   type PathGuess,
   type Site,

@@ -70,7 +70,7 @@ describe('the package', () => {
         "emit",
         "encodeModel",
         "findNode",
-        "findSites",
+        "findWeightSites",
         "findValue",
         "fold",
         "formatType",

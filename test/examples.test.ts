@@ -55,7 +55,7 @@ describe('examples/pipeline.ts', () => {
 describe('examples/own-method.ts', () => {
   it('trains and folds a method that the package does not know', async () => {
     const { record, losses, report } = await ownMethod.main(join(folder, 'own-method'));
-    expect(record.method).toBe('column-scale');
+    expect(record.entries[0]?.method).toBe('column-scale');
     expect(record.sites.map(({ params }) => Object.keys(params))).toEqual(record.sites.map(() => ['d']));
     expect(losses.at(-1)).toBeLessThan(0.9 * losses[0]!);
     expect(report.tensors).toHaveLength(record.sites.length);
@@ -82,7 +82,7 @@ describe('examples/own-method.ts', () => {
     );
     expect(inserted.stderr).toBe('');
     expect(JSON.parse(inserted.stdout)).toMatchObject({
-      record: { method: 'column-scale', config: { gain: 3 } },
+      record: { entries: [{ method: 'column-scale', config: { gain: 3 } }] },
     });
 
     const adapter = join(folder, 'own-method/adapter.safetensors');

@@ -3,14 +3,14 @@ import { type Node, walkNodes } from '../../src/graph.js';
 import type { Model } from '../../src/model.js';
 import { schemaHistory } from '../../src/ops/schema.js';
 import { intAttribute } from '../sites/payload.js';
-import type { Site } from '../sites/site.js';
+import type { WeightSite } from '../sites/site.js';
 import type { GradientTest } from './operators.js';
 import type { Hazard, Severity, SharedWeight } from './report.js';
 import { conflictsOf } from './sites.js';
 
 export interface HazardContext {
   readonly model: Model;
-  readonly sites: readonly Site[];
+  readonly sites: readonly WeightSite[];
   readonly shared: readonly SharedWeight[];
   readonly trainable: ReadonlySet<Node>;
   readonly hasGradient: GradientTest | undefined;
@@ -34,7 +34,7 @@ function nodesWhere(model: Model, test: (node: Node) => boolean): string[] {
   return [...walkNodes(model.graph)].filter(test).map(({ label }) => label);
 }
 
-const paths = (sites: readonly Site[]): string[] => sites.map(({ path }) => path);
+const paths = (sites: readonly WeightSite[]): string[] => sites.map(({ path }) => path);
 
 const QUANTIZED =
   /^(MatMulInteger|ConvInteger|QLinear\w+|QGemm|QAttention|DynamicQuantize\w+|MatMulIntegerToFloat|MatMulNBits|MatMulBnb4|GatherBlockQuantized|QMoE)$/;

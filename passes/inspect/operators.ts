@@ -2,14 +2,14 @@
 import { type Node, type Value, walkNodes } from '../../src/graph.js';
 import type { Model } from '../../src/model.js';
 import { isFloat } from '../../src/types.js';
-import type { Site } from '../sites/site.js';
+import type { WeightSite } from '../sites/site.js';
 import type { OperatorInfo } from './report.js';
 
 /** Whether a gradient rule exists for an operator. */
 export type GradientTest = (op: string, domain: string) => boolean;
 
 /** Nodes reached from the outputs of sites through floating-point values: where an adapter's gradient would flow. */
-export function trainableNodes(sites: readonly Site[]): Set<Node> {
+export function trainableNodes(sites: readonly WeightSite[]): Set<Node> {
   const nodes = new Set<Node>();
   const seen = new Set<Value>();
   const queue: Value[] = [];

@@ -3,7 +3,7 @@ import type { Node, Value } from '../../src/graph.js';
 import type { Model } from '../../src/model.js';
 import { isFloat } from '../../src/types.js';
 import { linkOf } from '../sites/links/index.js';
-import type { Site } from '../sites/site.js';
+import type { WeightSite } from '../sites/site.js';
 import { constants } from './parameters.js';
 import type { SharedWeight, SharingKind } from './report.js';
 
@@ -19,8 +19,8 @@ export function readersOf(value: Value): Node[] {
 }
 
 /** Whole sites by the weight they read. */
-export function sitesByWeight(sites: readonly Site[]): Map<Value, Site[]> {
-  const groups = new Map<Value, Site[]>();
+export function sitesByWeight(sites: readonly WeightSite[]): Map<Value, WeightSite[]> {
+  const groups = new Map<Value, WeightSite[]>();
   for (const site of sites) {
     if (site.kind === 'linear' && site.packedIn !== undefined) continue;
     const group = groups.get(site.weight.value);
@@ -30,7 +30,7 @@ export function sitesByWeight(sites: readonly Site[]): Map<Value, Site[]> {
   return groups;
 }
 
-export function sharedWeights(model: Model, sites: readonly Site[]): SharedWeight[] {
+export function sharedWeights(model: Model, sites: readonly WeightSite[]): SharedWeight[] {
   const bySite = sitesByWeight(sites);
   const found: SharedWeight[] = [];
   for (const [value, tensor] of constants(model)) {
@@ -51,14 +51,14 @@ export function sharedWeights(model: Model, sites: readonly Site[]): SharedWeigh
   return [...found, ...untiedCopies(sites)];
 }
 
-function sharingKind(sites: readonly Site[], readers: readonly Node[]): SharingKind {
+function sharingKind(sites: readonly WeightSite[], readers: readonly Node[]): SharingKind {
   if (sites.length < readers.length || sites.length === 0)
     return sites.length === 0 ? 'deduplicated' : 'tied';
   return sites.slice(1).every((site) => site.callOf !== undefined) ? 'reused' : 'tied';
 }
 
 /** Heads that hold the transpose of a table: exporters fold the Transpose of a tied weight into a copy. */
-function untiedCopies(sites: readonly Site[]): SharedWeight[] {
+function untiedCopies(sites: readonly WeightSite[]): SharedWeight[] {
   const copies: SharedWeight[] = [];
   for (const table of sites) {
     if (table.kind !== 'embedding') continue;

@@ -1,7 +1,7 @@
 /** The rows of the site table. */
 import { outputHeads } from '../sites/heads.js';
 import { payloadOf } from '../sites/payload.js';
-import type { Site } from '../sites/site.js';
+import type { WeightSite } from '../sites/site.js';
 import type { SiteInfo } from './report.js';
 import { readersOf, sitesByWeight } from './shared.js';
 
@@ -9,7 +9,7 @@ import { readersOf, sitesByWeight } from './shared.js';
 const TRUSTED = 0.6;
 
 /** Guesses, good enough on their own, for another path than the site's. */
-export function conflictsOf(site: Site, sites: readonly Site[]): string[] {
+export function conflictsOf(site: WeightSite, sites: readonly WeightSite[]): string[] {
   const own = site.callOf ?? site.path;
   // A part of a packed weight has the guesses of its whole.
   if (site.kind === 'linear' && site.packedIn !== undefined) return [];
@@ -21,7 +21,7 @@ export function conflictsOf(site: Site, sites: readonly Site[]): string[] {
   return [...new Set(others.map(({ path, source }) => `${path} by ${source}`))];
 }
 
-export function siteRows(sites: readonly Site[]): SiteInfo[] {
+export function siteRows(sites: readonly WeightSite[]): SiteInfo[] {
   const heads = outputHeads(sites);
   const groups = sitesByWeight(sites);
   return sites.map((site) => {
@@ -55,7 +55,7 @@ export function siteRows(sites: readonly Site[]): SiteInfo[] {
   });
 }
 
-function sharedWith(site: Site, group: readonly Site[]): string[] {
+function sharedWith(site: WeightSite, group: readonly WeightSite[]): string[] {
   const nodes = new Set(group.map(({ node }) => node));
   return [
     ...group.filter(({ node }) => node !== site.node).map(({ path }) => path),

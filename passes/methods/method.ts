@@ -1,7 +1,7 @@
 /**
  * What a PEFT method is: data plus two formulas. `attach` says how the adapted computation reads, `fold` says what the
- * base weight becomes. Both are written with the op builder, so the same text is printed, typed, differentiated,
- * executed and streamed by shared code. No method touches an array, and shared code never asks which method it has.
+ * stored weights become. Both are written with the op builder, so the same text is printed, typed, differentiated,
+ * executed and streamed by shared code. Shared code never asks which method it has.
  */
 import { z } from 'zod';
 import { fail } from '../../src/errors.js';
@@ -11,79 +11,92 @@ import type { Ops } from '../../src/ops/ops.generated.js';
 import type { DType } from '../../src/types.js';
 import { describeIssues } from '../../src/zod-issues.js';
 import type { SiteKind } from '../sites/site.js';
+import type { SiteDims, SiteSlots, SiteViews, Stored } from '../sites/views.js';
+import type { DerivedInit } from './derived.js';
+import type { Procedure } from './procedure.js';
+import type { Survey } from './survey.js';
 
-/** A tensor the method brings to a site. */
+/** A tensor the method brings. */
 export interface ParamSpec {
   readonly shape: readonly number[];
-  readonly init: Initializer;
+  /** From a seeded distribution, or computed from the base's own weights. */
+  readonly init: Initializer | DerivedInit;
+  /** Default: the element type of the site. `int64` for indices, which are never trained. */
+  readonly dtype?: DType;
   /** False for frozen extras; default true. */
   readonly trainable?: boolean;
-  /** Learning-rate group; default `default`. */
+  /** Parameter group of the optimizer; default `default`. */
   readonly group?: string;
+  /** Factor on the learning rate; default 1. */
+  readonly lrScale?: number;
   /** Whether weight decay applies; default true. */
   readonly weightDecay?: boolean;
   /** Part of the adapter key behind the module path, as PEFT spells it; default: the parameter's name. */
   readonly key?: string;
 }
 
-/** Sizes of a site, known before any value exists. */
-export interface LinearDims {
-  readonly path: string;
-  readonly inDim: number;
-  readonly outDim: number;
-  readonly dtype: DType;
-}
-
-/** A linear site as formulas see it: `y = x w + b`, `w` always [in, out]. */
-export interface LinearView extends LinearDims {
-  readonly x: Value;
-  readonly y: Value;
-  readonly w: Value;
-}
-
-export interface EmbeddingDims {
-  readonly path: string;
-  readonly vocab: number;
-  readonly dim: number;
-  readonly dtype: DType;
-}
-
-/** An embedding site: `y = w[ids]`, `w` [vocab, dim]. */
-export interface EmbeddingView extends EmbeddingDims {
-  readonly ids: Value;
-  readonly y: Value;
-  readonly w: Value;
-}
-
-/** What a formula replaces: the site's output, or the weight its op reads. */
-export type Attached = { readonly y: Value } | { readonly w: Value };
-
-/** The weight a fold formula reads and the one it returns, [in, out] or [vocab, dim]. */
-export interface FoldView {
-  readonly w: Value;
-}
+export type ParamSpecs<P extends string = string> = Readonly<Record<P, ParamSpec>>;
+export type ParamValues<P extends string = string> = Readonly<Record<P, Value>>;
 
 export interface AttachContext {
   /** Dropout in training, identity otherwise; `p` 0 is the identity always. */
   dropout(x: Value, p: number): Value;
+  /** `value` as a constant to differentiation. */
+  stopGradient(value: Value): Value;
 }
 
-/** Formula for the folded weight, or why there is none. */
-export type Fold<Config, P extends string> =
-  | ((op: Ops, site: FoldView, params: Readonly<Record<P, Value>>, config: Config) => FoldView)
-  | { readonly impossible: string };
+/** Why a site keeps its adapter's nodes in a merged model. */
+export interface Impossible {
+  readonly impossible: string;
+}
+
+/** New values of stored tensors. Those left out stay. */
+export type Folded<Kind extends SiteKind> = Partial<Stored<Kind>>;
+
+/** Formula for the folded tensors, or why there is none. */
+export type Fold<Kind extends SiteKind, Config, P extends string> =
+  | ((
+      op: Ops,
+      stored: Stored<Kind>,
+      params: ParamValues<P>,
+      config: Config,
+      site: SiteDims[Kind],
+    ) => Folded<Kind> | Impossible)
+  | Impossible;
+
+/** Training-only structure that is evaluated once: what remains is a site of another, simpler method. */
+export interface Collapse<Kind extends SiteKind, Config, P extends string> {
+  /** Whether a configuration collapses; default always. */
+  when?(config: Config): boolean;
+  readonly method: Method;
+  config(config: Config, site: SiteDims[Kind]): Readonly<Record<string, unknown>>;
+  /** Values of that method's parameters at the site. */
+  values(
+    op: Ops,
+    stored: Stored<Kind>,
+    params: ParamValues<P>,
+    config: Config,
+    site: SiteDims[Kind],
+  ): ParamValues;
+}
 
 /** The rules of a method at one kind of site. */
-export interface SiteRules<Dims, View extends Dims, Config, P extends string> {
-  params(site: Dims, config: Config): Readonly<Record<P, ParamSpec>>;
+export interface SiteRules<Kind extends SiteKind, Config, P extends string, S extends string = never> {
+  /** Why a site cannot take the method; undefined where it can. Default: every site can. */
+  refuses?(site: SiteDims[Kind], config: Config): string | undefined;
+  params(site: SiteDims[Kind], config: Config): ParamSpecs<P>;
+  /** New values of the site's slots: those it names are replaced. */
   attach(
     op: Ops,
-    site: View,
-    params: Readonly<Record<P, Value>>,
+    site: SiteViews[Kind],
+    params: ParamValues<P | S>,
     config: Config,
     context: AttachContext,
-  ): Attached;
-  readonly fold: Fold<Config, P>;
+  ): Partial<Record<SiteSlots[Kind], Value>>;
+  readonly fold: Fold<Kind, Config, P | S>;
+  readonly collapse?: Collapse<Kind, Config, P | S>;
+  /** A float32 scalar that joins the loss: regularisation of the parameters. */
+  penalty?(op: Ops, params: ParamValues<P | S>, config: Config): Value | undefined;
 }
 
 export interface Paper {
@@ -93,9 +106,48 @@ export interface Paper {
 
 /**
  * Rules as shared code holds them, for any kind of site. It hands over what belongs to the kind the rules stand under
- * (`passes/sites/views.ts`), which the type forgets.
+ * (`passes/sites/kinds`), which the type forgets.
  */
-export type AnySiteRules = SiteRules<object, object, Record<string, unknown>, string>;
+export interface AnySiteRules {
+  refuses?(site: object, config: Record<string, unknown>): string | undefined;
+  params(site: object, config: Record<string, unknown>): ParamSpecs;
+  attach(
+    op: Ops,
+    site: object,
+    params: ParamValues,
+    config: Record<string, unknown>,
+    context: AttachContext,
+  ): Readonly<Record<string, Value>>;
+  readonly fold: AnyFold | Impossible;
+  readonly collapse?: AnyCollapse;
+  penalty?(op: Ops, params: ParamValues, config: Record<string, unknown>): Value | undefined;
+}
+
+export type AnyFold = (
+  op: Ops,
+  stored: Readonly<Record<string, Value>>,
+  params: ParamValues,
+  config: Record<string, unknown>,
+  site: object,
+) => Readonly<Record<string, Value>> | Impossible;
+
+export interface AnyCollapse {
+  when?(config: Record<string, unknown>): boolean;
+  readonly method: Method;
+  config(config: Record<string, unknown>, site: object): Readonly<Record<string, unknown>>;
+  values(
+    op: Ops,
+    stored: Readonly<Record<string, Value>>,
+    params: ParamValues,
+    config: Record<string, unknown>,
+    site: object,
+  ): ParamValues;
+}
+
+/** A site as `shared` sees it. */
+export type SharedDims<Kind extends SiteKind = SiteKind> = {
+  readonly [K in Kind]: SiteDims[K] & { kind: K };
+}[Kind];
 
 /** A method as shared code holds it: configuration already checked against `config`. */
 export interface Method {
@@ -105,27 +157,69 @@ export interface Method {
   readonly paper: Paper;
   readonly config: z.ZodType<Record<string, unknown>>;
   readonly sites: { readonly [Kind in SiteKind]?: AnySiteRules };
+  /** Parameters that all sites of one insertion have in common, under keys of their own. */
+  shared?(sites: readonly SharedDims[], config: Record<string, unknown>): ParamSpecs;
+  readonly survey?: Survey;
+  readonly procedure?: (config: Record<string, unknown>) => Procedure | undefined;
+  /** Whether the inserted model computes what the base computes before training. Default true. */
+  readonly startsAsBase: boolean;
+  /** Targets where the user names none: names as in PEFT's `target_modules`, `all-linear`, `all`, or `role:<role>`. */
+  readonly defaultTargets: string | readonly string[];
+  /** Why nobody chooses it by name: it is what another method collapses to. */
+  readonly internal?: string;
 }
 
-export interface MethodDefinition<Schema extends z.ZodType, L extends string, E extends string> {
+/** Parameter names by kind of site, one type parameter each, so that all are inferred: L inear, E mbedding, … */
+export interface MethodDefinition<
+  Schema extends z.ZodType,
+  S extends string,
+  L extends string,
+  E extends string,
+  N extends string,
+  B extends string,
+  A extends string,
+  O extends string,
+  R extends string,
+> {
   readonly id: string;
   readonly summary: string;
   readonly paper: Paper;
   readonly config: Schema;
+  /** Parameters that all sites of one insertion have in common. */
+  readonly shared?: (sites: readonly SharedDims[], config: z.output<Schema>) => ParamSpecs<S>;
   readonly sites: {
-    readonly linear?: SiteRules<LinearDims, LinearView, z.output<Schema>, L>;
-    readonly embedding?: SiteRules<EmbeddingDims, EmbeddingView, z.output<Schema>, E>;
+    readonly linear?: SiteRules<'linear', z.output<Schema>, L, S>;
+    readonly embedding?: SiteRules<'embedding', z.output<Schema>, E, S>;
+    readonly norm?: SiteRules<'norm', z.output<Schema>, N, S>;
+    readonly sublayer?: SiteRules<'sublayer', z.output<Schema>, B, S>;
+    readonly attention?: SiteRules<'attention', z.output<Schema>, A, S>;
+    readonly position?: SiteRules<'position', z.output<Schema>, O, S>;
+    readonly prompt?: SiteRules<'prompt', z.output<Schema>, R, S>;
   };
+  /** Facts about the selected weights that sizes depend on. */
+  readonly survey?: Survey;
+  readonly procedure?: (config: z.output<Schema>) => Procedure | undefined;
+  readonly startsAsBase?: boolean;
+  readonly defaultTargets?: string | readonly string[];
+  readonly internal?: string;
 }
 
 /**
  * Declares a method with its configuration and parameter names inferred. The result forgets them: whoever calls the
  * formulas passes what the method's own `config` schema and `params` produced, which `Method` cannot express.
  */
-export function defineMethod<Schema extends z.ZodType, L extends string = never, E extends string = never>(
-  definition: MethodDefinition<Schema, L, E>,
-): Method {
-  return definition as unknown as Method;
+export function defineMethod<
+  Schema extends z.ZodType,
+  S extends string = never,
+  L extends string = never,
+  E extends string = never,
+  N extends string = never,
+  B extends string = never,
+  A extends string = never,
+  O extends string = never,
+  R extends string = never,
+>(definition: MethodDefinition<Schema, S, L, E, N, B, A, O, R>): Method {
+  return { startsAsBase: true, defaultTargets: 'all-linear', ...definition } as unknown as Method;
 }
 
 /** Kinds of sites a method has rules for. */

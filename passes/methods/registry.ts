@@ -6,16 +6,20 @@ import type { Method } from './method.js';
 
 export const METHODS: readonly Method[] = [lora];
 
-/** The method itself, or the shipped one of that id. Throws E_NO_MATCH with the nearest id. */
-export function resolveMethod(method: Method | string, methods: readonly Method[] = METHODS): Method {
+/**
+ * The method itself, or the one of that id: of one's own first, then of those shipped. Throws E_NO_MATCH with the
+ * nearest id.
+ */
+export function resolveMethod(method: Method | string, own: readonly Method[] = []): Method {
   if (typeof method !== 'string') return method;
+  const known = [...own, ...METHODS];
   return (
-    methods.find(({ id }) => id === method) ??
+    known.find(({ id }) => id === method) ??
     fail('E_NO_MATCH', {
       message: `There is no method '${method}'`,
       remedy: didYouMean(
         method,
-        methods.map(({ id }) => id),
+        known.map(({ id }) => id),
       ),
     })
   );

@@ -1,5 +1,5 @@
 /** The bias behind a linear: an Add of a constant vector, or a fused op that absorbed it. */
-import type { Use, Value } from '../../src/graph.js';
+import type { Node, Use, Value } from '../../src/graph.js';
 import { fusedBias } from './fused-bias.js';
 import type { SiteBias } from './site.js';
 import { traceConstant } from './weight.js';
@@ -32,16 +32,26 @@ export function joinedBias(y: Value, outDim: number, trailing: number): JoinedBi
   if (node.qualifiedOp !== 'Add') {
     const fused = fusedBias(use.node, use.index);
     if (fused === undefined) return undefined;
-    const { value, columns } = fused;
-    const bias = { value: biasPayload(value), scale: 1, included: false };
+    const { input, columns } = fused;
+    const { bias } = storedBias(node, input, { included: false });
+    if (bias === undefined) return undefined;
     return { y, bias: columns === undefined ? bias : { ...bias, columns } };
   }
   const other = node.inputs[1 - use.index];
   if (other === null || other === undefined || !isBias(other, outDim, trailing)) return undefined;
-  return { y: node.output(0), bias: { value: biasPayload(other), scale: 1, included: true } };
+  const { bias } = storedBias(node, 1 - use.index);
+  return bias === undefined ? undefined : { y: node.output(0), bias };
 }
 
-/** The stored value behind a bias operand. */
-export function biasPayload(operand: Value): Value {
-  return traceConstant(operand)?.value ?? operand;
+/** The stored vector behind an input of a node; empty where it is absent or computed. */
+export function storedBias(
+  node: Node,
+  input: number,
+  { scale = 1, included = true }: { readonly scale?: number; readonly included?: boolean } = {},
+): { readonly bias?: SiteBias } {
+  const operand = node.inputs[input];
+  const constant = operand === null || operand === undefined ? undefined : traceConstant(operand);
+  if (constant === undefined) return {};
+  const { value, chain } = constant;
+  return { bias: { value, node, input, chain, scale, included } };
 }

@@ -1,5 +1,5 @@
 /** Fused ops of ONNX Runtime that took in the bias of the linear that feeds them: which input holds it. */
-import type { Node, Value } from '../../src/graph.js';
+import type { Node } from '../../src/graph.js';
 import type { ColumnRange } from './site.js';
 import { traceConstant } from './weight.js';
 
@@ -24,7 +24,8 @@ const ABSORBERS: Readonly<Record<string, Absorber>> = {
 };
 
 export interface FusedBias {
-  readonly value: Value;
+  /** Which input of the fused op holds it. */
+  readonly input: number;
   readonly columns?: ColumnRange;
 }
 
@@ -36,10 +37,10 @@ export function fusedBias(node: Node, index: number): FusedBias | undefined {
   const position = absorber.from.indexOf(index);
   const constant = traceConstant(value);
   if (position < 0 || constant === undefined) return undefined;
-  if (absorber.packed !== true) return { value };
+  if (absorber.packed !== true) return { input: absorber.bias };
   // Query and key biases have the same size, that of the value may differ; only equal thirds can be told from dims.
   const total = constant.dims.at(-1) ?? 0;
   const size = total / absorber.from.length;
   if (!Number.isInteger(size)) return undefined;
-  return { value, columns: { start: position * size, end: (position + 1) * size } };
+  return { input: absorber.bias, columns: { start: position * size, end: (position + 1) * size } };
 }

@@ -70,8 +70,28 @@ interface SiteBase {
   readonly callOf?: string;
 }
 
+/** What a linear is for, read off the structure around it; absent where nothing says so. */
+export type LinearRole =
+  | 'query'
+  | 'key'
+  | 'value'
+  /** Query, key and value side by side. */
+  | 'packed'
+  | 'attention-output'
+  /** Into the feed-forward block: before its activation, or the factor that is multiplied with it. */
+  | 'up'
+  | 'gate'
+  /** Out of the feed-forward block. */
+  | 'down';
+
+/** A stored vector: a bias, or the gain or offset of a normalization. */
 export interface SiteBias {
   readonly value: Value;
+  /** The node that reads the vector, and at which input: where another vector is wired in. */
+  readonly node: Node;
+  readonly input: number;
+  /** Nodes between `value` and that input, in order of execution. */
+  readonly chain: readonly Node[];
   readonly columns?: ColumnRange;
   /** Factor the op multiplies the bias by (Gemm beta). */
   readonly scale: number;
@@ -100,6 +120,7 @@ export interface LinearSite extends SiteBase {
   readonly outDim: number;
   /** Path of the packed linear this one is a column range of; absent for whole weights. Targeted only by its own name. */
   readonly packedIn?: string;
+  readonly role?: LinearRole;
 }
 
 /** `y = W[ids]` with `W` [vocab, dim]. */
@@ -114,5 +135,91 @@ export interface EmbeddingSite extends SiteBase {
   readonly dim: number;
 }
 
-export type Site = LinearSite | EmbeddingSite;
+/** `y = normalize(x)·gain + offset` over the last axis: LayerNorm, or RMSNorm without offset. */
+export interface NormSite extends SiteBase {
+  readonly kind: 'norm';
+  /** The node whose output is `y`. */
+  readonly node: Node;
+  readonly x: Value;
+  readonly y: Value;
+  readonly gain: SiteBias;
+  readonly offset?: SiteBias;
+  readonly dim: number;
+  /**
+   * True where the module multiplies by 1 + gain (Gemma): the stored numbers are those of the gain less one. Nothing
+   * changes for whoever trains or adds to them.
+   */
+  readonly offsetGain: boolean;
+}
+
+/** A place where a residual stream takes in what a block computed: `sum = residual + z`. */
+export interface SublayerSite extends SiteBase {
+  readonly kind: 'sublayer';
+  readonly role: 'attention' | 'feed-forward';
+  /** The Add (or SkipLayerNormalization) that joins `z`, which it reads at input `input`; the residual at `residual`. */
+  readonly node: Node;
+  readonly input: number;
+  readonly residual: number;
+  /** The first node of the block that reads its input, and at which input: query's or up's linear. */
+  readonly entry: { readonly node: Node; readonly index: number };
+  /** Nodes of the LayerNorm that follows the sum, in order of execution: post-norm models. Empty for pre-norm. */
+  readonly norm: readonly Node[];
+  readonly dim: number;
+}
+
+/** `softmax(scale·q kᵀ + mask) v` written out in standard ops. */
+export interface AttentionSite extends SiteBase {
+  readonly kind: 'attention';
+  readonly node: Node;
+  /** What the score product reads: [batch, heads, time, head]. */
+  readonly query: { readonly node: Node; readonly index: number };
+  /** The Softmax over [batch, heads, time, keys], its scores at input 0; and the product of its output with the values. */
+  readonly softmax: Node;
+  readonly product: { readonly node: Node; readonly index: number };
+  /** Factor between q·kᵀ and the scores before the mask, those inside q's and k's own chains left out. */
+  readonly scale: number;
+  /** Factor that the graph multiplies the keys by before the product (1 where it does not). */
+  readonly keyScale: number;
+  readonly heads: number;
+  /** Heads that keys and values have before they are repeated for grouped queries. */
+  readonly keyValueHeads: number;
+  readonly headDim: number;
+  /** True where the keys come from another sequence. */
+  readonly cross: boolean;
+  /** What query's linear reads, where it is found: the hidden states of the block, [batch, time, dim]. */
+  readonly hidden?: { readonly node: Node; readonly index: number };
+}
+
+/** Where the positions of tokens enter: ids of a position embedding, or the angles of a rotary one. */
+export interface PositionSite extends SiteBase {
+  readonly kind: 'position';
+  readonly node: Node;
+  readonly input: number;
+}
+
+/** The token embedding with everything that has a token axis: where virtual tokens can be put in front. */
+export interface PromptSite extends SiteBase {
+  readonly kind: 'prompt';
+  readonly node: Node;
+  readonly y: Value;
+  readonly weight: WeightView;
+  readonly vocab: number;
+  readonly dim: number;
+  /** Graph inputs with a token axis [batch, time], and what virtual tokens are there. */
+  readonly inputs: readonly { readonly value: Value; readonly fill: 'token' | 'one' | 'zero' | 'position' }[];
+  /** Graph outputs that have one row per token, with that axis. */
+  readonly outputs: readonly { readonly value: Value; readonly axis: number }[];
+}
+
+export type Site =
+  | LinearSite
+  | EmbeddingSite
+  | NormSite
+  | SublayerSite
+  | AttentionSite
+  | PositionSite
+  | PromptSite;
 export type SiteKind = Site['kind'];
+
+/** Sites with a weight matrix of their own. */
+export type WeightSite = LinearSite | EmbeddingSite;

@@ -1,97 +1,141 @@
 /**
- * What formulas see of each kind of site: its sizes, and its values with the features on the last axis whatever axis
- * the op keeps them on. One entry per kind; shared code asks the table and not the site.
+ * What formulas see of each kind of site: its sizes, its values with the features on the last axis whatever axis the op
+ * keeps them on, the slots they can replace and the stored tensors they can fold into. `passes/sites/kinds` opens sites.
  */
 import type { Value } from '../../src/graph.js';
-import type { Ops } from '../../src/ops/ops.generated.js';
-import type { EmbeddingDims, EmbeddingView, LinearDims, LinearView } from '../methods/method.js';
-import type { EmbeddingSite, LinearSite, Site, SiteKind } from './site.js';
+import type { DType } from '../../src/types.js';
+import type { LinearRole } from './site.js';
 
-/** A site ready for a formula. */
-export interface OpenSite {
-  /** Fields of the kind's view but `w`. */
-  readonly view: object;
-  /** Puts a new output into the layout of the site's own. */
-  restore(y: Value): Value;
+interface Dims {
+  readonly path: string;
+  /** Element type of activations and new parameters. */
+  readonly dtype: DType;
 }
 
-interface KindView<S extends Site> {
-  /** Rows of the weight matrix: the axis a product sums over, or the vocabulary. */
-  rows(site: S): number;
-  dims(site: S): object;
-  open(op: Ops, site: S, y: Value): OpenSite;
+/** A linear: `y = x w + b`, `w` always [in, out]. */
+export interface LinearDims extends Dims {
+  readonly inDim: number;
+  readonly outDim: number;
+  /** Whether there is a bias. */
+  readonly bias: boolean;
+  readonly role: LinearRole | undefined;
 }
 
-const linear: KindView<LinearSite> = {
-  rows: ({ inDim }) => inDim,
-  dims: ({ path, inDim, outDim, dtype }): LinearDims => ({ path, inDim, outDim, dtype }),
-  open(op, site, y) {
-    const view: Omit<LinearView, 'w'> = {
-      ...(linear.dims(site) as LinearDims),
-      x: featuresLast(op, site.x, site.xAxis),
-      y: featuresLast(op, y, site.yAxis),
-    };
-    return { view, restore: (value) => featuresBack(op, value, site.yAxis) };
-  },
-};
-
-const embedding: KindView<EmbeddingSite> = {
-  rows: ({ vocab }) => vocab,
-  dims: ({ path, vocab, dim, dtype }): EmbeddingDims => ({ path, vocab, dim, dtype }),
-  open(_op, site, y) {
-    const view: Omit<EmbeddingView, 'w'> = { ...(embedding.dims(site) as EmbeddingDims), ids: site.ids, y };
-    return { view, restore: (value) => value };
-  },
-};
-
-const VIEWS: { readonly [Kind in SiteKind]: KindView<Extract<Site, { kind: Kind }>> } = { linear, embedding };
-
-/** The entry of a site's kind; the table pairs them by type, which a lookup by `kind` cannot express. */
-function viewOf(site: Site): KindView<Site> {
-  return VIEWS[site.kind] as unknown as KindView<Site>;
+/** An embedding: `y = w[ids]`, `w` [vocab, dim]. */
+export interface EmbeddingDims extends Dims {
+  readonly vocab: number;
+  readonly dim: number;
 }
 
-/** Rows of the weight matrix of a site. */
-export function rowsOf(site: Site): number {
-  return viewOf(site).rows(site);
+/** A normalization: `y = normalize(x)·w + b`, `w` and `b` [dim]. */
+export interface NormDims extends Dims {
+  readonly dim: number;
+  readonly bias: boolean;
 }
 
-/** Sizes of a site, as `params` of a method reads them. */
-export function dimsOf(site: Site): object {
-  return viewOf(site).dims(site);
+/** A residual block: `sum = residual + z`, `z` [..., dim] computed from `x` [..., dim]. */
+export interface SublayerDims extends Dims {
+  readonly role: 'attention' | 'feed-forward';
+  readonly dim: number;
+  /** Whether a LayerNorm follows the sum. */
+  readonly postNorm: boolean;
 }
 
-/** Opens a site whose output `y` exists. */
-export function openSite(op: Ops, site: Site, y: Value): OpenSite {
-  return viewOf(site).open(op, site, y);
+/** Attention of `heads` queries over `keyValueHeads` keys and values of `headDim`. */
+export interface AttentionDims extends Dims {
+  readonly heads: number;
+  readonly keyValueHeads: number;
+  readonly headDim: number;
+  readonly cross: boolean;
+  /** Whether the block's hidden states are known: gates read them. */
+  readonly hidden: boolean;
 }
 
-function featuresLast(op: Ops, value: Value, axis: number): Value {
-  const perm = axisLast(rankOf(value), axis);
-  return perm === undefined ? value : op.Transpose(value, { perm });
+/** Integer or float positions of the tokens. */
+export type PositionDims = Dims;
+
+/** Token embeddings where virtual tokens can stand in front. */
+export interface PromptDims extends Dims {
+  readonly vocab: number;
+  readonly dim: number;
 }
 
-function featuresBack(op: Ops, value: Value, axis: number): Value {
-  const perm = axisLast(rankOf(value), axis);
-  return perm === undefined ? value : op.Transpose(value, { perm: inverse(perm) });
+/** Sizes of a site, known before any value exists. */
+export interface SiteDims {
+  readonly linear: LinearDims;
+  readonly embedding: EmbeddingDims;
+  readonly norm: NormDims;
+  readonly sublayer: SublayerDims;
+  readonly attention: AttentionDims;
+  readonly position: PositionDims;
+  readonly prompt: PromptDims;
 }
 
-/** Permutation that moves `axis` to the end; undefined when it is there already. */
-function axisLast(rank: number, axis: number): number[] | undefined {
-  const at = axis < 0 ? axis + rank : axis;
-  if (at === rank - 1) return undefined;
-  return [...Array.from({ length: rank }, (_, i) => i).filter((i) => i !== at), at];
+/** A site in a formula. In a stack, the values are those of the site as the methods before left it. */
+export interface SiteViews {
+  readonly linear: LinearDims & {
+    readonly x: Value;
+    readonly y: Value;
+    readonly w: Value;
+    /** Undefined where the linear has no bias. */
+    readonly b: Value | undefined;
+  };
+  readonly embedding: EmbeddingDims & { readonly ids: Value; readonly y: Value; readonly w: Value };
+  readonly norm: NormDims & {
+    readonly x: Value;
+    readonly y: Value;
+    readonly w: Value;
+    readonly b: Value | undefined;
+  };
+  readonly sublayer: SublayerDims & {
+    /** What the block reads. */
+    readonly x: Value;
+    /** What the block adds to the residual stream. */
+    readonly z: Value;
+    readonly residual: Value;
+    /** The normalization behind the sum, applied to another value; the identity in pre-norm models. */
+    normalize(value: Value): Value;
+  };
+  readonly attention: AttentionDims & {
+    /** Hidden states that the projections read, [batch, time, ...]; undefined where they are not found. */
+    readonly x: Value | undefined;
+  };
+  readonly position: PositionDims & { readonly positions: Value };
+  readonly prompt: PromptDims & { readonly y: Value; readonly w: Value };
 }
 
-function inverse(perm: readonly number[]): number[] {
-  const result = new Array<number>(perm.length).fill(0);
-  perm.forEach((from, to) => {
-    result[from] = to;
-  });
-  return result;
+/**
+ * What `attach` may replace.
+ * `keys`, `values`: more of them in front of the attention's own, [keyValueHeads, length, headDim], or with a batch axis
+ * before. `prompt`: virtual tokens [length, dim] in front of the sequence.
+ */
+export interface SiteSlots {
+  readonly linear: 'x' | 'y' | 'w' | 'b';
+  readonly embedding: 'y' | 'w';
+  readonly norm: 'y' | 'w' | 'b';
+  readonly sublayer: 'z';
+  readonly attention: 'keys' | 'values';
+  readonly position: 'positions';
+  readonly prompt: 'prompt';
 }
 
-/** Rank of a value; an unknown rank is taken as one whose features are last. */
-function rankOf(value: Value): number {
-  return value.type?.kind === 'tensor' && value.type.shape !== null ? value.type.shape.length : 1;
+/** Stored tensors a fold reads and writes. */
+export interface StoredSlots {
+  readonly linear: 'w' | 'b';
+  readonly embedding: 'w';
+  readonly norm: 'w' | 'b';
+  readonly sublayer: never;
+  readonly attention: never;
+  readonly position: never;
+  readonly prompt: 'w';
 }
+
+/** Stored tensors by slot; `b` is undefined where the module has none. */
+export interface StoredValues {
+  readonly w: Value;
+  readonly b?: Value | undefined;
+}
+
+export type Stored<Kind extends keyof StoredSlots> = [StoredSlots[Kind]] extends [never]
+  ? Readonly<Record<never, Value>>
+  : Omit<StoredValues, 'b'> & ('b' extends StoredSlots[Kind] ? Pick<StoredValues, 'b'> : unknown);

@@ -63,7 +63,7 @@ export function planLayout(trained: readonly AdapterParam[], options: LayoutOpti
       modelDtype: param.dtype,
       group: param.group,
       weightDecay: group?.weightDecay ?? param.weightDecay,
-      lrScale: group?.lrScale ?? 1,
+      lrScale: (group?.lrScale ?? 1) * param.lrScale,
       ...(options.gradients ? { gradient: names.claim(`${param.name}.grad`) } : {}),
     };
   });

@@ -162,8 +162,7 @@ export const stepManifestSchema = z.object({
     model: dtype,
   }),
   adapter: z.object({
-    method: z.string(),
-    config: z.record(z.string(), json),
+    entries: z.array(z.object({ method: z.string(), config: z.record(z.string(), json) })),
     /** Module paths of the adapted sites. */
     sites: z.array(z.string()),
   }),

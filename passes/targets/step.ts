@@ -127,8 +127,7 @@ export function emitStep(adapted: Model, options: StepOptions): StepArtifacts {
     dropout: train.dropout,
     precision: { params: layout.params[0]!.dtype, model: train.objective.modelDtype },
     adapter: {
-      method: record.method,
-      config: record.config,
+      entries: record.entries,
       sites: record.sites.map(({ path }) => path),
     },
   };

@@ -1,4 +1,6 @@
 /** Folds an adapter into its base model: plan, compute while writing, prove, verify. */
+
+import { methodsOf } from '../../passes/adapter-record.js';
 import {
   type FoldPlan,
   type PlanFoldOptions,
@@ -41,10 +43,10 @@ export interface FoldOptions {
   readonly verify?: boolean | VerifyOptions;
   /** Fold even when the adapter was trained on other weights, or was folded before. */
   readonly anyBase?: boolean;
-  /** The adapter's method, where it does not ship with the package. */
-  readonly method?: Method;
-  /** Methods of one's own, of which the adapter's record names one, or none. `method` wins. */
+  /** Methods of one's own that the adapter's record may name. */
   readonly methods?: readonly Method[];
+  /** Fold what folds, and leave the rest of the adapter in the graph. Otherwise what does not fold is an error. */
+  readonly keep?: boolean;
   readonly paths?: ReadonlyMap<string, string>;
   readonly write?: Pick<WriteOptions, 'externalData' | 'weights'>;
 }
@@ -85,10 +87,8 @@ interface FoldRecord {
  * @throws E_USAGE for an output that is a file of the base, E_NO_MATCH for modules the model lacks, E_UNSUPPORTED when nothing folds, E_INVALID_DATA for the wrong base or
  * a second fold, E_VERIFY when the structure proof fails (numeric failures are in `verification.pass`).
  */
-export async function fold(given: FoldOptions): Promise<FoldReport> {
-  const adapter = typeof given.adapter === 'string' ? await readAdapter(given.adapter) : given.adapter;
-  const method = given.method ?? given.methods?.find(({ id }) => id === adapter.record.method);
-  const options: FoldOptions = method === undefined ? given : { ...given, method };
+export async function fold(options: FoldOptions): Promise<FoldReport> {
+  const adapter = typeof options.adapter === 'string' ? await readAdapter(options.adapter) : options.adapter;
   const base = typeof options.model === 'string' ? readModel(options.model) : options.model;
   if (options.out !== undefined) refuseBaseFiles(base, writtenFiles(options.out, options.write));
   const baseDigest = await digestWeights(base);
@@ -97,16 +97,20 @@ export async function fold(given: FoldOptions): Promise<FoldReport> {
 
   const merged = cloneModel(base).model;
   const plan = planFold(merged, adapter.record, planOptions(options));
-  checkPlan(plan);
   if (options.out === undefined) return { out: undefined, ...describe(plan, new Map()) };
+  checkPlan(plan, options.keep ?? false);
 
   runPasses(merged, [separateShared(plan)], {});
+  if (plan.impossible.length > 0) {
+    const kept = { ...adapter.record, sites: plan.impossible.map(({ site }) => site) };
+    attachAdapter(merged, kept, await modelTensors(adapter), planOptions(options));
+  }
   const { model: expected, values } = cloneModel(merged);
   const planned = new Set(plan.tasks.map(({ target }) => values.get(target) ?? target));
   const record: FoldRecord = {
     adapter: adapter.digest,
     base: baseDigest,
-    method: adapter.record.method,
+    method: methodsOf(adapter.record),
     version: 1,
   };
   merged.metadata.set(FOLDED_METADATA_KEY, JSON.stringify([...history, record]));
@@ -127,11 +131,11 @@ export async function fold(given: FoldOptions): Promise<FoldReport> {
   };
 }
 
-function planOptions({ computeDtype, method, paths, shared }: FoldOptions): PlanFoldOptions {
+function planOptions({ computeDtype, methods, paths, shared }: FoldOptions): PlanFoldOptions {
   return {
     ...(shared === undefined ? {} : { shared }),
     ...(computeDtype === undefined ? {} : { computeDtype }),
-    ...(method === undefined ? {} : { method }),
+    ...(methods === undefined ? {} : { methods }),
     ...(paths === undefined ? {} : { paths }),
   };
 }
@@ -181,11 +185,19 @@ async function verifyFold(
   return verify(unfolded, out, options.verify === true ? {} : options.verify);
 }
 
-function checkPlan(plan: FoldPlan): void {
-  if (plan.tasks.length === 0)
+function checkPlan({ tasks, impossible }: FoldPlan, keep: boolean): void {
+  const [first] = impossible;
+  if (tasks.length === 0)
     fail('E_UNSUPPORTED', {
-      message: `Nothing of this adapter folds: ${plan.impossible[0]?.reason ?? 'it names no module'}`,
+      message: `Nothing of this adapter folds: ${first === undefined ? 'it names no module' : `${first.method} does not, because ${first.reason}`}`,
       remedy: 'Deploy the adapted model instead: peft-compile emit --target adapted',
+    });
+  if (first !== undefined && !keep)
+    fail('E_UNSUPPORTED', {
+      message: `${impossible.length} of the adapter's modules do not fold: ${first.method} does not, because ${first.reason}`,
+      where: first.path,
+      remedy:
+        'Pass --keep to fold the others and leave these in the graph, or deploy the adapted model: peft-compile emit --target adapted',
     });
 }
 

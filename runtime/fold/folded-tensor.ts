@@ -1,8 +1,9 @@
 /** The payload of a folded weight: computed when the writer asks for it, some rows at a time, and dropped when written. */
 import type { FoldTask } from '../../passes/fold.js';
+import { payloadOf } from '../../passes/sites/index.js';
 import { fail } from '../../src/errors.js';
 import type { Tensor, TensorData } from '../../src/tensor.js';
-import { byteSize } from '../../src/types.js';
+import { byteSize, isFloat } from '../../src/types.js';
 import { countOf, type HostTensor, loadTensor, numbersOf, tensorOfNumbers } from '../host-tensor.js';
 import type { FormulaEvaluator } from './evaluator.js';
 import { type Fidelity, FidelityMeter } from './fidelity.js';
@@ -39,6 +40,7 @@ export class FoldedData implements TensorData {
   async *stream(): AsyncGenerator<Uint8Array> {
     const { task, base } = this;
     const operands = await this.#operands();
+    const readsBase = task.formula.graph.inputs.some(({ name }) => name === 'w');
     const meter = new FidelityMeter(task.target.label);
     const [rows = 1, ...rest] = base.dims;
     const perRow = countOf(rest);
@@ -46,7 +48,8 @@ export class FoldedData implements TensorData {
     for (let row = 0; row < rows; row += step) {
       const count = Math.min(step, rows - row);
       const original = this.#rows(row, count, rest);
-      const feeds: Record<string, HostTensor> = { w: this.#copy(original) };
+      const feeds: Record<string, HostTensor> = {};
+      if (readsBase) feeds.w = this.#copy(original);
       for (const [input, operand] of operands) {
         const axis = task.blocks?.get(input);
         feeds[input] = axis === undefined ? this.#copy(operand) : sliceAxis(operand, axis, row, count);
@@ -59,14 +62,14 @@ export class FoldedData implements TensorData {
     this.fidelity = meter.result();
   }
 
-  /** The parameters in the dtype of the computation. */
+  /** Parameters and other stored tensors in the dtype of the computation. */
   async #operands(): Promise<Map<string, HostTensor>> {
     const operands = new Map<string, HostTensor>();
-    for (const [input, { key }] of this.task.params) {
-      const tensor =
-        this.params.get(key) ??
+    for (const [input, source] of this.task.inputs) {
+      const tensor = 'param' in source ? this.params.get(source.param.key) : payloadOf(source.base);
+      if (tensor === undefined)
         fail('E_INVALID_DATA', {
-          message: `The adapter file lacks tensor '${key}'`,
+          message: `The adapter file lacks tensor '${'param' in source ? source.param.key : input}'`,
           where: this.task.target.label,
           remedy: 'Use the file that training wrote',
         });
@@ -88,7 +91,8 @@ export class FoldedData implements TensorData {
 
   /** A copy in the dtype of the computation; sessions are given the buffer of what they are fed. */
   #copy(tensor: HostTensor): HostTensor {
-    if (tensor.dtype === this.computeDtype) return { ...tensor, data: tensor.data.slice() };
+    if (tensor.dtype === this.computeDtype || !isFloat(tensor.dtype))
+      return { ...tensor, data: tensor.data.slice() };
     return tensorOfNumbers(this.computeDtype, tensor.dims, numbersOf(tensor));
   }
 }

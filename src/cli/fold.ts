@@ -16,6 +16,7 @@ interface FoldFlags {
   readonly shared: SharedPolicy;
   readonly computeDtype: 'float32' | 'float64';
   readonly externalData: 'keep' | 'inline' | 'file';
+  readonly keep?: boolean;
   readonly anyBase?: boolean;
   readonly config?: string;
   readonly force?: boolean;
@@ -53,6 +54,7 @@ export function foldCommand(): Command {
         ['keep', 'inline', 'file'],
       ).default('keep'),
     )
+    .option('--keep', 'fold what folds and leave the rest of the adapter in the graph')
     .option('--any-base', 'fold into weights other than those of the training run, or a second time')
     .option('--config <file>', 'module that exports methods of your own')
     .option('--force', 'overwrite the output')
@@ -79,6 +81,7 @@ async function run(path: string, flags: FoldFlags, command: Command): Promise<vo
     verify: flags.verify ?? false,
     shared: flags.shared,
     computeDtype: flags.computeDtype,
+    keep: flags.keep ?? false,
     anyBase: flags.anyBase ?? false,
     force: flags.force ?? false,
     write: { externalData: flags.externalData },
@@ -103,7 +106,8 @@ function printReport({ tensors, copies, impossible, proof, verification, out }: 
     warn(
       `note: '${of}' is shared; ${sites.length === 0 ? 'its other readers' : sites.join(', ')} got the copy '${name}'`,
     );
-  for (const { path, reason } of impossible) warn(`${pc.yellow('not folded')} ${path}: ${reason}`);
+  for (const { path, method, reason } of impossible)
+    warn(`${pc.yellow('not folded')} ${method} at ${path}: ${reason}`);
   const worst = Math.max(0, ...tensors.map(({ fidelity }) => fidelity?.updateError ?? 0));
   if (worst > 0.05)
     warn(

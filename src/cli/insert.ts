@@ -1,7 +1,7 @@
 import { Command } from 'commander';
-import { insert } from '../../passes/insert.js';
+import { methodsOf } from '../../passes/adapter-record.js';
 import type { Targeting } from '../../passes/sites/targeting.js';
-import { digestWeights } from '../../runtime/digest.js';
+import { insert } from '../../runtime/library/insert.js';
 import { readModel, writeModel } from '../onnx/index.js';
 import { loadUserConfig } from './config.js';
 import { indexList, integer, number, numberPair, pair } from './options.js';
@@ -67,10 +67,9 @@ Examples:
 async function run(path: string, flags: InsertFlags): Promise<void> {
   const user = await loadUserConfig(flags.config);
   const model = readModel(path);
-  const baseDigest = await digestWeights(model);
-  const report = insert(model, {
-    baseDigest,
-    method: user.methods.find(({ id }) => id === flags.method) ?? flags.method,
+  const report = await insert(model, {
+    method: flags.method,
+    methods: user.methods,
     config: methodConfig(flags),
     targeting: targetingOf(flags),
     seed: flags.seed,
@@ -80,19 +79,20 @@ async function run(path: string, flags: InsertFlags): Promise<void> {
     printJson({ out: flags.out, ...report });
     return;
   }
-  const { record, trainable, base, shared } = report;
+  const { record, trainable, base, shared, skipped } = report;
   const rows = record.sites.map(({ path, params }) => [
     path,
     Object.entries(params)
       .map(([role, { shape }]) => `${role} [${shape.join(', ')}]`)
       .join('  '),
   ]);
-  print(table(['module', `${record.method} parameters`], rows));
+  print(table(['module', `${methodsOf(record)} parameters`], rows));
   print();
   print(
     `${formatCount(trainable)} trainable of ${formatCount(base)} weights (${formatPercent(trainable / base, 3)}) in ${record.sites.length} modules`,
   );
   print(`written to ${flags.out}`);
+  for (const { path, method, reason } of skipped) warn(`note: ${method} leaves ${path} alone: ${reason}`);
   for (const { path, weight, consumers } of shared)
     warn(`note: '${weight}' of ${path} has ${consumers} readers; folding gives ${path} a copy of its own`);
 }

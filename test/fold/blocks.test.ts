@@ -99,15 +99,16 @@ describe('a folded weight', () => {
       dtype: 'float32',
       trainable: true,
       group: 'default',
+      lrScale: 1,
       weightDecay: true,
     });
     const task = {
       target: new Value({ name: 'weight' }),
       sites: ['layer'],
       formula: model,
-      params: new Map([
-        ['A', param('A', [columns, rank])],
-        ['B', param('B', [rank, rows])],
+      inputs: new Map([
+        ['A', { param: param('A', [columns, rank]) }],
+        ['B', { param: param('B', [rank, rows]) }],
       ]),
     };
     const evaluator = new FormulaEvaluator();

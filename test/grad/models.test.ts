@@ -9,7 +9,7 @@ import { applyEdit } from '../../passes/edit.js';
 import { lossById } from '../../passes/losses/index.js';
 import { normalizeForTraining } from '../../passes/normalize/index.js';
 import { runPasses } from '../../passes/runner.js';
-import { findSites } from '../../passes/sites/find.js';
+import { findWeightSites } from '../../passes/sites/find.js';
 import { PublicNames } from '../../passes/targets/names.js';
 import { addObjective } from '../../passes/targets/objective.js';
 import { loadTensor, numbersOf } from '../../runtime/host-tensor.js';
@@ -50,7 +50,7 @@ function parametersOf(model: Model, fixture: ModelFixture, names: ReadonlySet<st
     if (names.has(name)) found.set(name, { name, value, transposed: false });
   }
   const weights = new Map<string, Value>();
-  for (const site of findSites(model)) {
+  for (const site of findWeightSites(model)) {
     if (site.kind === 'linear' && site.packedIn !== undefined) continue;
     const { value, transposed } = site.weight;
     const name = `${site.path}.weight`;

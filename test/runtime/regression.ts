@@ -66,13 +66,13 @@ export function regression(accumulation = 1): TrainArtifacts {
     manifest: manifestOf(accumulation),
     graphs: accumulation === 1 ? { step, eval: evaluation } : { grad, update: updateGraph, eval: evaluation },
     record: {
-      version: 1,
-      method: 'test',
+      version: 2,
+      entries: [{ method: 'test', config: {} }],
       base: 'sha256:base',
-      config: {},
       seed: 0,
       sites: [
         {
+          entry: 0,
           path: 'layer',
           kind: 'linear',
           config: {},
@@ -84,6 +84,7 @@ export function regression(accumulation = 1): TrainArtifacts {
               dtype: 'float32',
               trainable: true,
               group: 'default',
+              lrScale: 1,
               weightDecay: true,
             },
           },
@@ -159,7 +160,7 @@ function manifestOf(accumulation: number): StepManifest {
         : { steps: accumulation, tensors: [carried('gsum', [3])], weight: carried('wsum', []) },
     dropout: 0,
     precision: { params: 'float32', model: 'float32' },
-    adapter: { method: 'test', config: {}, sites: ['layer'] },
+    adapter: { entries: [{ method: 'test', config: {} }], sites: ['layer'] },
   });
 }
 

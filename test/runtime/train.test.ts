@@ -101,7 +101,7 @@ describe('training', () => {
     expect(result).toMatchObject({ reason: 'finished', steps: 16, trainable: 3 });
     const { tensors, record } = await readAdapter(result.adapter!);
     expect([...tensors.keys()]).toEqual(['layer.w']);
-    expect([record.base, record.method]).toEqual(['sha256:base', 'test']);
+    expect([record.base, record.entries[0]?.method]).toEqual(['sha256:base', 'test']);
     const written = tensors.get('layer.w')!;
     expect(written.data.read(0, 12)).toEqual(new Uint8Array(result.params.get('layer.w')!.data));
     expect(readLog(result.log).map((entry) => entry.loss)).toEqual(result.losses);

@@ -1,7 +1,7 @@
 /** Every module that torch has is found in every export, under torch's path, with torch's numbers. */
 import { afterAll, describe, expect, test } from 'vitest';
 import { insert } from '../../passes/insert.js';
-import { findSites, payloadOf, type Site } from '../../passes/sites/index.js';
+import { findWeightSites, payloadOf, type WeightSite } from '../../passes/sites/index.js';
 import { walkGraphs } from '../../src/graph.js';
 import type { Model } from '../../src/model.js';
 import { readModel } from '../../src/onnx/index.js';
@@ -14,15 +14,15 @@ import {
   type TorchModule,
 } from '../helpers/fixtures.js';
 
-const KINDS: Readonly<Record<string, Site['kind']>> = {
+const KINDS: Readonly<Record<string, WeightSite['kind']>> = {
   Linear: 'linear',
   Conv1D: 'linear',
   Embedding: 'embedding',
 };
 
-const whole = (site: Site): boolean => site.kind === 'embedding' || site.packedIn === undefined;
+const whole = (site: WeightSite): boolean => site.kind === 'embedding' || site.packedIn === undefined;
 
-function dimsOf(site: Site): readonly number[] {
+function dimsOf(site: WeightSite): readonly number[] {
   return site.kind === 'linear' ? [site.inDim, site.outDim] : [site.vocab, site.dim];
 }
 
@@ -33,7 +33,7 @@ function torchDims({ inDim, outDim, rows, columns }: TorchModule): readonly (num
 const STORED: Readonly<Record<string, string>> = { float32: 'F32', float16: 'F16', bfloat16: 'BF16' };
 
 /** Weight[0..1, 0..1] of the [in, out] or [vocab, dim] view, read through `transposed`. */
-function corner(site: Site): number[] {
+function corner(site: WeightSite): number[] {
   const tensor = payloadOf(site.weight.value);
   if (tensor === undefined) throw new Error(`${site.path} has no payload`);
   const bytes = Uint8Array.from(tensor.data.read(0, tensor.data.byteLength));
@@ -60,7 +60,7 @@ const fixtures = modelFixtures();
 
 describe.each(fixtures.map((fixture) => [fixture.name, fixture] as const))('%s', (name, fixture) => {
   const model = readModel(fixture.path);
-  const sites = findSites(model);
+  const sites = findWeightSites(model);
   const byPath = new Map(sites.map((site) => [site.path, site]));
   const wanted = fixture.modules.filter(({ kind }) => KINDS[kind] !== undefined);
   const present = wanted.filter((module) => byPath.has(module.path) || !isAbsent(model, module));
@@ -109,7 +109,7 @@ const gpt2 = fixtures.filter(({ architecture }) => architecture === 'gpt2');
 test.each(gpt2.map((fixture) => [fixture.name, fixture] as const))(
   '%s: c_attn opens into query, key and value with outputs',
   (_name, { path: file }) => {
-    const sites = findSites(readModel(file));
+    const sites = findWeightSites(readModel(file));
     const packed = sites.filter(({ path }) => path.endsWith('.c_attn'));
     expect(packed.length).toBeGreaterThan(0);
     for (const { path } of packed)
@@ -125,10 +125,10 @@ test.each(gpt2.map((fixture) => [fixture.name, fixture] as const))(
 
 function record(
   fixture: string,
-  sites: readonly Site[],
+  sites: readonly WeightSite[],
   present: readonly TorchModule[],
   wanted: readonly TorchModule[],
-  byPath: ReadonlyMap<string, Site>,
+  byPath: ReadonlyMap<string, WeightSite>,
 ): void {
   const sources = new Map<string, number>();
   for (const site of sites.filter(whole)) sources.set(site.source, (sources.get(site.source) ?? 0) + 1);
@@ -149,7 +149,7 @@ test('both exporters agree on the sites of a model', () => {
   }
   for (const group of groups.values()) {
     const lists = group.map(({ path }) =>
-      findSites(readModel(path))
+      findWeightSites(readModel(path))
         .map((site) => site.path)
         .sort(),
     );
@@ -189,8 +189,8 @@ const GOLDENS: readonly Golden[] = [
 for (const { file, linears, embeddings, some } of GOLDENS) {
   const path = goldenPath(`models/${file}`);
   test.skipIf(path === undefined)(`golden ${file}`, () => {
-    const sites = findSites(readModel(path ?? ''));
-    const count = (kind: Site['kind']): number =>
+    const sites = findWeightSites(readModel(path ?? ''));
+    const count = (kind: WeightSite['kind']): number =>
       sites.filter((site) => site.kind === kind && whole(site)).length;
     expect([count('linear'), count('embedding')]).toEqual([linears, embeddings]);
     const paths = sites.map((site) => site.path);
@@ -202,9 +202,9 @@ for (const { file, linears, embeddings, some } of GOLDENS) {
 test('the layers of an inserted adapter are no sites, and those of the base keep theirs', () => {
   for (const name of ['bert.ts.dynamic', 'gpt2.dynamo.dynamic', 'llama.dynamo.dynamic']) {
     const model = readModel(modelFixture(name).path);
-    const before = findSites(model).map(({ path }) => path);
+    const before = findWeightSites(model).map(({ path }) => path);
     insert(model, { method: 'lora', config: { rank: 2 }, targeting: { targets: 'all-linear' } });
-    const after = findSites(model).map(({ path }) => path);
+    const after = findWeightSites(model).map(({ path }) => path);
     // The output of c_attn has a second reader now, the adapter's Add, so its parts are closed.
     expect(after).toEqual(before.filter((path) => after.includes(path)));
     const lost = before.filter((path) => !after.includes(path));

@@ -1,6 +1,6 @@
 import type ort from 'onnxruntime-node';
 import { expect, test } from 'vitest';
-import { findSites, type LinearSite } from '../../passes/sites/index.js';
+import { findWeightSites, type LinearSite } from '../../passes/sites/index.js';
 import { attr } from '../../src/attribute.js';
 import { Graph, type Value } from '../../src/graph.js';
 import { expectLinear, feed, floats, ints, Sketch } from './graphs.js';
@@ -172,7 +172,7 @@ test.each(LAYOUTS)('$name: y = x W + b as the site sees it', async ({ x: dims, b
   const x = s.input('x', dims);
   const [y, shape] = build(s, x);
   s.output(y, shape);
-  const sites = findSites(s.model);
+  const sites = findWeightSites(s.model);
   expect(sites.map(({ kind }) => kind)).toEqual(['linear']);
   const site = sites[0] as LinearSite;
   expect([site.inDim, site.outDim, site.weight.transposed]).toEqual([4, 5, stored]);
@@ -188,7 +188,7 @@ test('a bias behind the output is part of y, in either order of operands', () =>
     const plain = s.node('MatMul', [x, s.weight('m.weight', floats([4, 5]))]);
     const y = s.node('Add', first ? [b5(s), plain] : [plain, b5(s)]);
     s.output(y, [2, 5]);
-    const site = findSites(s.model)[0] as LinearSite;
+    const site = findWeightSites(s.model)[0] as LinearSite;
     expect(site.y).toBe(y);
     expect(site.bias).toMatchObject({ included: true, scale: 1 });
     expect(site.bias?.value.name).toBe('m.bias');
@@ -199,7 +199,7 @@ test('a vector along the width of an image is no bias of its channels', () => {
   const s = new Sketch();
   const y = s.node('Conv', [s.input('x', [1, 4, 5, 5]), s.weight('m.weight', floats([5, 4, 1, 1]))]);
   s.output(s.node('Add', [y, b5(s)]), [1, 5, 5, 5]);
-  const site = findSites(s.model)[0] as LinearSite;
+  const site = findWeightSites(s.model)[0] as LinearSite;
   expect([site.y, site.bias]).toEqual([y, undefined]);
 });
 
@@ -207,7 +207,7 @@ test('an output that others read too does not take the bias in', () => {
   const s = new Sketch();
   const plain = s.node('MatMul', [s.input('x', [2, 4]), s.weight('m.weight', floats([4, 5]))]);
   s.output(s.node('Add', [plain, b5(s)]), [2, 5]).output(plain, [2, 5]);
-  const site = findSites(s.model)[0] as LinearSite;
+  const site = findWeightSites(s.model)[0] as LinearSite;
   expect(site.y).toBe(plain);
   expect(site.bias).toBeUndefined();
 });
@@ -227,7 +227,7 @@ test('no sites: two activations, constants only, integer tables, 3×3 and stride
   const group = { group: attr.int(2) };
   s.output(s.node('Conv', [image, s.weight('kg', floats([4, 2, 1, 1]))], group), [1, 4, 5, 5]);
   s.output(s.node('MatMul', [x, s.weight('batched', floats([2, 4, 3]))]), [2, 4, 3]);
-  expect(findSites(s.model)).toEqual([]);
+  expect(findWeightSites(s.model)).toEqual([]);
 });
 
 test('a Transpose that interleaves axes is no matrix layout', () => {
@@ -238,7 +238,7 @@ test('a Transpose that interleaves axes is no matrix layout', () => {
   const w = s.node('Reshape', [turned, s.weight('shape', ints([4, 5]))]);
   s.output(s.node('MatMul', [s.input('x', [3, 4]), w]), [3, 5]);
   // [2, 5, 2] → [2, 2, 5] splits the rows between two stored axes, of which one comes last.
-  expect(findSites(s.model)).toEqual([]);
+  expect(findWeightSites(s.model)).toEqual([]);
 });
 
 test('a quantised weight behind DequantizeLinear computes in float and is marked', () => {
@@ -254,7 +254,7 @@ test('a quantised weight behind DequantizeLinear computes in float and is marked
   const scale = s.weight('scale', floats([], 3));
   const w = s.node('DequantizeLinear', [stored, scale]);
   s.output(s.node('MatMul', [s.input('x', [3, 4]), w]), [3, 5]);
-  const site = findSites(s.model)[0] as LinearSite;
+  const site = findWeightSites(s.model)[0] as LinearSite;
   expect(site).toMatchObject({ dtype: 'float32', path: 'm' });
   expect(site.weight.storage).toBe('dequantized');
   expect(site.weight.chain.map(({ op }) => op)).toEqual(['DequantizeLinear']);
@@ -265,7 +265,7 @@ test('a weight cast on the way gives the dtype the op computes in', () => {
   const half = { ...floats([2, 5]), dims: [4, 5], dtype: 'float16' as const };
   const w = s.node('Cast', [s.weight('m.weight', half)], { to: attr.int(1) });
   s.output(s.node('MatMul', [s.input('x', [3, 4]), w]), [3, 5]);
-  const site = findSites(s.model)[0] as LinearSite;
+  const site = findWeightSites(s.model)[0] as LinearSite;
   expect([site.dtype, site.weight.value.tensor?.dtype]).toEqual(['float32', 'float16']);
 });
 
@@ -288,7 +288,7 @@ test('linears in both branches of an If are calls of one module over the capture
     }),
     [3, 5],
   );
-  const sites = findSites(s.model);
+  const sites = findWeightSites(s.model);
   expect(sites.map(({ path, callOf }) => [path, callOf])).toEqual([
     ['lm', undefined],
     ['lm#2', 'lm'],
@@ -304,7 +304,7 @@ test('an embedding over a plain table and over a transposed one', () => {
   const turned = s.node('Transpose', [s.weight('wpe.weight', floats([4, 6]))]);
   s.output(s.node('Gather', [turned, ids]), [2, 3, 4]);
   expect(
-    findSites(s.model).map((site) =>
+    findWeightSites(s.model).map((site) =>
       site.kind === 'embedding' ? [site.path, site.vocab, site.dim, site.weight.transposed] : [],
     ),
   ).toEqual([
@@ -324,7 +324,7 @@ test('Einsum over split heads has a weight and no output on one axis; attention 
     equation('bsnd,ndh->bsh'),
   );
   s.output(s.node('Einsum', [merged, merged], equation('bsh,bth->bst')), [2, 3, 3]);
-  const sites = findSites(s.model) as LinearSite[];
+  const sites = findWeightSites(s.model) as LinearSite[];
   expect(sites.map(({ path, inDim, outDim, y }) => [path, inDim, outDim, y])).toEqual([
     ['q', 4, 6, undefined],
     ['o', 6, 4, undefined],
@@ -341,7 +341,7 @@ test('dynamic quantisation: x and y are the floats around the integers', () => {
   const y = s.node('Mul', [s.node('Cast', [product], { to: attr.int(1) }), scales]);
   const biased = s.node('Add', [y, b5(s)]);
   s.output(biased, [3, 5]);
-  expect(findSites(s.model)).toMatchObject([
+  expect(findWeightSites(s.model)).toMatchObject([
     { path: 'fc', x, y: biased, inDim: 8, outDim: 5, dtype: 'float32', weight: { storage: 'packed' } },
   ]);
 });

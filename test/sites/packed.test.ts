@@ -1,10 +1,10 @@
 import { expect, test } from 'vitest';
-import { findSites, type LinearSite } from '../../passes/sites/index.js';
+import { findWeightSites, type LinearSite } from '../../passes/sites/index.js';
 import { attr } from '../../src/attribute.js';
 import { expectLinear, feed, floats, ints, Sketch } from './graphs.js';
 
 const linears = (s: Sketch): LinearSite[] =>
-  findSites(s.model).filter((site): site is LinearSite => site.kind === 'linear');
+  findWeightSites(s.model).filter((site): site is LinearSite => site.kind === 'linear');
 
 test('grouped-query qkv_proj: three parts of unequal width beside the packed name, by Split', async () => {
   const s = new Sketch();

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { findSites, type Site } from '../../passes/sites/index.js';
+import { findWeightSites, type Site } from '../../passes/sites/index.js';
 import { moduleOfParameter } from '../../passes/sites/paths/parameter-name.js';
 import { parsePythonList } from '../../passes/sites/paths/python-list.js';
 import { pathOfScopedName } from '../../passes/sites/paths/scopes.js';
@@ -54,7 +54,7 @@ test('parameter names lose the parameter and what tools appended; minted names s
 });
 
 describe('when better sources are gone, the next ones find the same paths', () => {
-  const paths = (model: Model): string[] => findSites(model).map(({ path }) => path);
+  const paths = (model: Model): string[] => findWeightSites(model).map(({ path }) => path);
   const sources = (sites: readonly Site[]): string[] =>
     [...new Set(sites.map(({ source }) => source))].sort();
   const dropNodeMetadata = (model: Model): void => {
@@ -65,7 +65,7 @@ describe('when better sources are gone, the next ones find the same paths', () =
     const { path } = modelFixture('bert.dynamo.dynamic');
     const model = readModel(path);
     dropNodeMetadata(model);
-    const sites = findSites(model);
+    const sites = findWeightSites(model);
     expect(sites.map((site) => site.path)).toEqual(paths(readModel(path)));
     expect(sources(sites)).toEqual(['folded_from', 'weight name']);
   });
@@ -83,12 +83,12 @@ describe('when better sources are gone, the next ones find the same paths', () =
     const { path } = modelFixture('bert.ts.dynamic');
     const model = readModel(path);
     for (const node of walkNodes(model.graph)) node.name = undefined;
-    const sites = findSites(model);
+    const sites = findWeightSites(model);
     expect(sites.map((site) => site.path)).toEqual(paths(readModel(path)));
     expect(sources(sites)).toEqual(['output name', 'weight name']);
     for (const node of walkNodes(model.graph))
       for (const output of node.outputs) if (output !== null) output.name = undefined;
-    const byBias = findSites(model);
+    const byBias = findWeightSites(model);
     expect(byBias.map((site) => site.path)).toEqual(paths(readModel(path)));
     expect(sources(byBias)).toEqual(['bias name', 'weight name']);
   });
@@ -102,7 +102,7 @@ describe('when better sources are gone, the next ones find the same paths', () =
     }
     for (const graph of walkGraphs(model.graph))
       for (const value of graph.initializers) value.name = undefined;
-    const sites = findSites(model);
+    const sites = findWeightSites(model);
     const truth = paths(readModel(path));
     const roles = { q_lin: 'q', k_lin: 'k', v_lin: 'v', out_lin: 'o', lin1: 'up', lin2: 'down' };
     for (const [i, site] of sites.entries()) {
@@ -118,7 +118,7 @@ describe('when better sources are gone, the next ones find the same paths', () =
 test('sources that are trusted alone never contradict torch, but for tied tables', () => {
   for (const fixture of modelFixtures()) {
     const truth = new Set(fixture.modules.map(({ path }) => path));
-    for (const site of findSites(readModel(fixture.path)))
+    for (const site of findWeightSites(readModel(fixture.path)))
       for (const { path, confidence, source } of site.guesses) {
         if (confidence < 0.9 || fixture.tied.flat().includes(`${path}.weight`)) continue;
         expect(truth, `${fixture.name} ${site.path} by ${source}`).toContain(path);
@@ -141,7 +141,7 @@ test('a map of the user wins over everything, by node, weight or output name', (
     ['b.weight', 'second'],
     ['y3', 'third'],
   ]);
-  const sites = findSites(s.model, { paths: map });
+  const sites = findWeightSites(s.model, { paths: map });
   expect(sites.map(({ path, source }) => [path, source])).toEqual([
     ['first', 'user map'],
     ['second', 'user map'],
@@ -161,7 +161,7 @@ test('a shared bias is worth nothing; a tied weight names the table and not the 
     y = s.node('Add', [s.node('MatMul', [y, s.weight(w, floats([4, 4]))]), bias]);
   const head = s.node('MatMul', [y, s.node('Transpose', [table])], {}, { name: '/lm_head/MatMul' });
   s.output(head, [2, 7]);
-  const sites = findSites(s.model);
+  const sites = findWeightSites(s.model);
   expect(sites.map(({ path, source }) => [path, source])).toEqual([
     ['wte', 'weight name'],
     ['linear.0', 'structure'],
@@ -177,7 +177,7 @@ test('two weights that claim one path: the surer keeps it, the other gets a numb
     const w = s.weight(`onnx::MatMul_${i}`, floats([4, 4], i));
     s.output(s.node('MatMul', [x, w], {}, { name: `/fc/MatMul${i === 1 ? '' : '_1'}` }), [2, 4]);
   }
-  expect(findSites(s.model).map(({ path, callOf }) => [path, callOf])).toEqual([
+  expect(findWeightSites(s.model).map(({ path, callOf }) => [path, callOf])).toEqual([
     ['fc', undefined],
     ['fc#2', undefined],
   ]);
@@ -189,7 +189,7 @@ test("a module's second call under TorchScript's numbered scope is the same modu
   const y = s.node('MatMul', [s.input('x', [2, 4]), w], {}, { name: '/seq/seq.0/MatMul' });
   const again = s.node('Identity', [w]);
   s.output(s.node('MatMul', [y, again], {}, { name: '/seq/seq.0_1/MatMul' }), [2, 4]);
-  expect(findSites(s.model).map(({ path, callOf }) => [path, callOf])).toEqual([
+  expect(findWeightSites(s.model).map(({ path, callOf }) => [path, callOf])).toEqual([
     ['seq.0', undefined],
     ['seq.0#2', 'seq.0'],
   ]);
@@ -203,7 +203,7 @@ test("the model builder's spelling becomes the framework's", () => {
     s.node('MatMul', [s.input('x', [2, 4]), w], {}, { name: '/model/layers.0/attn/q_proj/MatMul' }),
     [2, 4],
   );
-  expect(findSites(s.model).map(({ path }) => path)).toEqual(['model.layers.0.self_attn.q_proj']);
+  expect(findWeightSites(s.model).map(({ path }) => path)).toEqual(['model.layers.0.self_attn.q_proj']);
 });
 
 test("Keras' spelling becomes the framework's", () => {
@@ -212,5 +212,5 @@ test("Keras' spelling becomes the framework's", () => {
   const name = 'tf_bert_model/bert/encoder/layer_._0/attention/self/query/Tensordot/MatMul';
   const y = s.node('MatMul', [s.input('x', [2, 4]), s.weight('k0', floats([4, 4]))], {}, { name });
   s.output(y, [2, 4]);
-  expect(findSites(s.model).map(({ path }) => path)).toEqual(['bert.encoder.layer.0.attention.self.query']);
+  expect(findWeightSites(s.model).map(({ path }) => path)).toEqual(['bert.encoder.layer.0.attention.self.query']);
 });

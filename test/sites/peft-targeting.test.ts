@@ -1,7 +1,7 @@
 /** The same configuration selects the same modules as in peft 0.21, with the same rank and alpha. */
 import { readFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
-import { findSites } from '../../passes/sites/index.js';
+import { findWeightSites } from '../../passes/sites/index.js';
 import { modulePath, selectSites, type Targeting } from '../../passes/sites/targeting.js';
 import { readModel } from '../../src/onnx/index.js';
 import { fixturePath, modelFixtures } from '../helpers/fixtures.js';
@@ -47,7 +47,7 @@ test.each(cases.map((one) => [`${one.architecture} ${JSON.stringify(one.config)}
     );
     expect(exports.length).toBeGreaterThan(0);
     for (const { path } of exports) {
-      const selected = selectSites(findSites(readModel(path)), targetingOf(one)).map(
+      const selected = selectSites(findWeightSites(readModel(path)), targetingOf(one)).map(
         ({ site, overrides }) => ({
           path: modulePath(site),
           rank: 8,

@@ -1,13 +1,13 @@
 /** Targeting rules one by one; `peft-targeting.test.ts` compares whole configurations with peft. */
 import { describe, expect, test } from 'vitest';
-import { findSites, type Site } from '../../passes/sites/index.js';
+import { findWeightSites, type Site } from '../../passes/sites/index.js';
 import { selectSites, type Targeting } from '../../passes/sites/targeting.js';
 import { PeftCompileError } from '../../src/errors.js';
 import { readModel } from '../../src/onnx/index.js';
 import { modelFixture } from '../helpers/fixtures.js';
 import { floats, Sketch } from './graphs.js';
 
-const sitesOf = (name: string): Site[] => findSites(readModel(modelFixture(name).path));
+const sitesOf = (name: string): Site[] => findWeightSites(readModel(modelFixture(name).path));
 const bert = sitesOf('bert.dynamo.dynamic');
 const llama = sitesOf('llama.ts.dynamic');
 const gpt2 = sitesOf('gpt2.dynamo.dynamic');
@@ -90,7 +90,7 @@ describe('all-linear', () => {
     const low = s.node('MatMul', [mid, s.weight('down.weight', floats([9, 4]))]);
     s.output(s.node('MatMul', [low, s.weight('302', floats([4, 9]))]), [2, 9]);
     // `up` has as many outputs as there are words, but further linears behind it.
-    expect(paths(findSites(s.model), { targets: 'all-linear' })).toEqual(['up', 'down']);
+    expect(paths(findWeightSites(s.model), { targets: 'all-linear' })).toEqual(['up', 'down']);
   });
 });
 
@@ -122,13 +122,13 @@ test('layers: the first number counts, or the one behind the named list', () => 
   const s = new Sketch();
   const w = s.weight('model.layers.1.experts.0.up.weight', floats([4, 4]));
   s.output(s.node('MatMul', [s.input('x', [2, 4]), w]), [2, 4]);
-  const moe = findSites(s.model);
+  const moe = findWeightSites(s.model);
   expect(paths(moe, { targets: ['up'], layers: [1] })).toHaveLength(1);
   expect(refusal(moe, { targets: ['up'], layers: [0] }).code).toBe('E_NO_MATCH');
   // PEFT's default wants a component before the list: a root `layers.0.q` has none.
   const t = new Sketch();
   t.output(t.node('MatMul', [t.input('x', [2, 4]), t.weight('layers.0.q.weight', floats([4, 4]))]), [2, 4]);
-  expect(paths(findSites(t.model), { targets: ['q'], layers: [0], layersPattern: 'layers' })).toHaveLength(1);
+  expect(paths(findWeightSites(t.model), { targets: ['q'], layers: [0], layersPattern: 'layers' })).toHaveLength(1);
 });
 
 test('rank and alpha by module: the first pattern that matches the end of the path', () => {
@@ -167,7 +167,7 @@ test('all calls of a module are selected with it', () => {
   const w = s.weight('shared.weight', floats([4, 4]));
   const y = s.node('MatMul', [s.node('MatMul', [s.input('x', [2, 4]), w]), w]);
   s.output(y, [2, 4]);
-  expect(paths(findSites(s.model), { targets: ['shared'] })).toEqual(['shared', 'shared#2']);
+  expect(paths(findWeightSites(s.model), { targets: ['shared'] })).toEqual(['shared', 'shared#2']);
 });
 
 test('unknown options are refused', () => {

@@ -52,14 +52,14 @@ export function mlp({ batch = 'batch', dropout = 0, opset = 17, hiddenName, fres
   graph.addOutput('logits', logits);
   graph.addOutput('hidden', hidden);
   writeAdapterRecord(model, {
-    version: 1,
-    method: 'lora',
-    config: { rank: RANK, alpha: 4, dropout },
+    version: 2,
+    entries: [{ method: 'lora', config: { rank: RANK, alpha: 4, dropout } }],
     seed: 0,
     sites: [
       { path: 'fc1', from: IN, to: HIDDEN },
       { path: 'fc2', from: HIDDEN, to: CLASSES },
     ].map(({ path, from, to }) => ({
+      entry: 0,
       path,
       kind: 'linear',
       config: {},
@@ -74,5 +74,6 @@ export function mlp({ batch = 'batch', dropout = 0, opset = 17, hiddenName, fres
 
 function param(path: string, role: string, shape: number[], group: string) {
   const key = `${path}.lora_${role}`;
-  return { key, name: key, shape, dtype: 'float32' as const, trainable: true, group, weightDecay: true };
+  const settings = { trainable: true, group, lrScale: 1, weightDecay: true };
+  return { key, name: key, shape, dtype: 'float32' as const, ...settings };
 }

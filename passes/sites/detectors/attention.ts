@@ -2,7 +2,7 @@
  * `com.microsoft.Attention`: query, key and value are projected inside the op by one packed weight [in, q + k + v], so
  * that no projected value exists and only the weight form can attach.
  */
-import { biasPayload, isBias } from '../bias.js';
+import { isBias, storedBias } from '../bias.js';
 import type { Detector } from '../draft.js';
 import { graphOf, linearWeight } from '../linear.js';
 import { intsAttribute } from '../payload.js';
@@ -35,9 +35,7 @@ export const packedAttention: Detector = {
         weight: weight.view,
         inDim,
         outDim,
-        ...(b !== null && b !== undefined && isBias(b, outDim)
-          ? { bias: { value: biasPayload(b), scale: 1, included: true } }
-          : {}),
+        ...(b !== null && b !== undefined && isBias(b, outDim) ? storedBias(node, node.inputs.indexOf(b)) : {}),
         ...(start === outDim && sizes.every(Number.isInteger) ? { parts } : {}),
       },
     ];

@@ -1,5 +1,5 @@
 /** 1×1 `Conv` with one group and no padding or stride: a linear over the channel axis. */
-import { biasPayload } from '../bias.js';
+import { storedBias } from '../bias.js';
 import type { Detector } from '../draft.js';
 import { linearDraft, linearWeight } from '../linear.js';
 import { intAttribute, intsAttribute } from '../payload.js';
@@ -12,7 +12,6 @@ export const pointwiseConv: Detector = {
     if (padded || intAttribute(node, 'group', 1) !== 1) return [];
     const weight = linearWeight(node, 1, { transposed: true });
     if (weight === undefined) return [];
-    const b = node.inputs[2];
     return [
       linearDraft({
         node,
@@ -21,9 +20,7 @@ export const pointwiseConv: Detector = {
         y: node.output(0),
         yAxis: 1,
         weight,
-        ...(b === null || b === undefined
-          ? {}
-          : { bias: { value: biasPayload(b), scale: 1, included: true } }),
+        ...storedBias(node, 2),
       }),
     ];
   },

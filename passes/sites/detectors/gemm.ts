@@ -1,5 +1,5 @@
 /** `Gemm`: y = alpha · A' · B' + beta · C, with either operand transposed. GPT-2's Conv1D is one between Reshapes. */
-import { biasPayload, isBias } from '../bias.js';
+import { isBias, storedBias } from '../bias.js';
 import type { Detector } from '../draft.js';
 import { linearDraft, linearWeight } from '../linear.js';
 import { floatAttribute, intAttribute } from '../payload.js';
@@ -19,10 +19,10 @@ export const gemm: Detector = {
     const c = node.inputs[2];
     const bias =
       c !== null && c !== undefined && isBias(c, weight.outDim)
-        ? { value: biasPayload(c), scale: floatAttribute(node, 'beta', 1), included: true }
-        : undefined;
+        ? storedBias(node, 2, { scale: floatAttribute(node, 'beta', 1) })
+        : {};
     return [
-      linearDraft({ node, x, xAxis, y: node.output(0), weight, ...(bias === undefined ? {} : { bias }) }),
+      linearDraft({ node, x, xAxis, y: node.output(0), weight, ...bias }),
     ];
   },
 };

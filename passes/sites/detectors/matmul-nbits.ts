@@ -1,5 +1,5 @@
 /** `com.microsoft.MatMulNBits` and `MatMulBnb4`: weights quantised in blocks. A float branch can run beside them. */
-import { biasPayload } from '../bias.js';
+import { storedBias } from '../bias.js';
 import type { Detector } from '../draft.js';
 import { linearDraft } from '../linear.js';
 import { intAttribute, payloadOf } from '../payload.js';
@@ -32,9 +32,7 @@ export const blockQuantized: Detector = {
         x,
         y: node.output(0),
         weight: { view, inDim, outDim, dtype: floating, rank: 2 },
-        ...(b === null || b === undefined
-          ? {}
-          : { bias: { value: biasPayload(b), scale: 1, included: true } }),
+        ...(b === null || b === undefined ? {} : storedBias(node, node.inputs.indexOf(b))),
       }),
     ];
   },

@@ -1,0 +1,225 @@
+/** Insertion, planned: which sites each method goes to, with which configuration and which tensors. Reads no weight. */
+import { fail } from '../src/errors.js';
+import type { Model } from '../src/model.js';
+import type { DType } from '../src/types.js';
+import { hasAdapterRecord } from './adapter-record.js';
+import {
+  configureMethod,
+  type Method,
+  type ParamSpec,
+  rulesFor,
+  type SharedDims,
+  siteKindsOf,
+} from './methods/method.js';
+import { resolveMethod } from './methods/registry.js';
+import type { SurveyResult } from './methods/survey.js';
+import { findSites } from './sites/index.js';
+import { dimsOf } from './sites/kinds/index.js';
+import type { Site } from './sites/site.js';
+import { modulePath, selectSites, type Targeting } from './sites/targeting.js';
+
+/** One method with its targets. Several stack in the order given, where they meet. */
+export interface InsertEntry {
+  /** A shipped method's id, or a method of one's own. */
+  readonly method: Method | string;
+  /** The method's configuration; defaults where absent. */
+  readonly config?: Readonly<Record<string, unknown>>;
+  /** Which sites; see `passes/sites/targeting.ts`. Default: the method's own targets. */
+  readonly targeting?: Targeting;
+}
+
+export interface PlannedEntry {
+  readonly method: Method;
+  readonly config: Record<string, unknown>;
+}
+
+/** A method at a site. */
+export interface PlannedSite {
+  /** Index of the entry. */
+  readonly entry: number;
+  readonly site: Site;
+  readonly config: Record<string, unknown>;
+}
+
+export interface SkippedSite {
+  readonly path: string;
+  readonly method: string;
+  readonly reason: string;
+}
+
+export interface InsertPlan {
+  readonly entries: readonly PlannedEntry[];
+  /** By entry, then in model order. */
+  readonly sites: readonly PlannedSite[];
+  /** Targeted sites that the method cannot take. */
+  readonly skipped: readonly SkippedSite[];
+}
+
+export interface PlanInsertOptions {
+  /** Methods of one's own, by id. */
+  readonly methods?: readonly Method[];
+  /** Module paths by value or node name, for models whose names are lost. */
+  readonly paths?: ReadonlyMap<string, string>;
+}
+
+/** Throws E_NO_MATCH when a method is left without a site, E_USAGE on a bad configuration, E_UNSUPPORTED on a second insertion. */
+export function planInsert(
+  model: Model,
+  entries: readonly InsertEntry[],
+  { methods, paths }: PlanInsertOptions = {},
+): InsertPlan {
+  if (hasAdapterRecord(model))
+    fail('E_UNSUPPORTED', {
+      message: 'The model already holds an adapter',
+      remedy: 'Insert all methods at once into the base model, or fold the adapter first',
+    });
+  const found = findSites(model, paths === undefined ? {} : { paths });
+  const plan: InsertPlan[] = entries.map((entry, index) => {
+    const method = resolveMethod(entry.method, methods);
+    return planEntry(found, index, method, entry);
+  });
+  return {
+    entries: plan.flatMap((part) => part.entries),
+    sites: plan.flatMap(({ sites }) => sites),
+    skipped: plan.flatMap(({ skipped }) => skipped),
+  };
+}
+
+function planEntry(found: readonly Site[], entry: number, method: Method, given: InsertEntry): InsertPlan {
+  const config = configureMethod(method, given.config ?? {});
+  const kinds = siteKindsOf(method);
+  const offered = found.filter((site) => kinds.includes(site.kind));
+  if (offered.length === 0)
+    fail('E_NO_MATCH', {
+      message: `${method.id} adapts ${kinds.join(' and ')} sites, and the model has none`,
+      remedy: 'See peft-compile inspect for what the model has; a static or fused export may hide it',
+    });
+  const targeting = given.targeting ?? { targets: method.defaultTargets as Targeting['targets'] };
+  const sites: PlannedSite[] = [];
+  const skipped: SkippedSite[] = [];
+  for (const { site, overrides } of selectSites(offered, targeting)) {
+    const siteConfig = configureMethod(method, { ...given.config, ...overrides });
+    const reason = rulesFor(method, site.kind, site.path).refuses?.(dimsOf(site), siteConfig);
+    if (reason === undefined) sites.push({ entry, site, config: siteConfig });
+    else skipped.push({ path: site.path, method: method.id, reason });
+  }
+  return requireSites({ entries: [{ method, config }], sites, skipped });
+}
+
+/** Throws E_UNSUPPORTED when every targeted site was skipped. */
+function requireSites(plan: InsertPlan): InsertPlan {
+  const [first] = plan.skipped;
+  if (plan.sites.length === 0 && first !== undefined)
+    fail('E_UNSUPPORTED', {
+      message: `${first.method} fits none of the targeted modules: ${first.reason}`,
+      where: first.path,
+      remedy: 'Choose other targets or another method; see peft-compile inspect',
+    });
+  return plan;
+}
+
+/** The plan with what surveys found, by entry and path of the site. Throws E_UNSUPPORTED when an entry loses all sites. */
+export function withSurveys(
+  plan: InsertPlan,
+  surveys: ReadonlyMap<number, ReadonlyMap<string, SurveyResult>>,
+): InsertPlan {
+  const sites: PlannedSite[] = [];
+  const skipped = [...plan.skipped];
+  for (const planned of plan.sites) {
+    const { entry, site } = planned;
+    const result = surveys.get(entry)?.get(modulePath(site));
+    const method = methodAt(plan, entry);
+    if (result === undefined) sites.push(planned);
+    else if ('skip' in result) skipped.push({ path: site.path, method: method.id, reason: result.skip });
+    else sites.push({ ...planned, config: configureMethod(method, { ...planned.config, ...result.facts }) });
+  }
+  for (const entry of plan.entries.keys())
+    requireSites({
+      entries: [],
+      sites: sites.filter((site) => site.entry === entry),
+      skipped: skipped.filter(({ method }) => method === methodAt(plan, entry).id),
+    });
+  return { ...plan, sites, skipped };
+}
+
+export function methodAt(plan: InsertPlan, entry: number): Method {
+  return (plan.entries[entry] as PlannedEntry).method;
+}
+
+/** A tensor that the plan asks for. */
+export interface PlannedParam {
+  readonly role: string;
+  /** Name in adapter files, unique. */
+  readonly key: string;
+  readonly spec: ParamSpec;
+  readonly dtype: DType;
+  /** The site whose stored tensors derived values read: the first that has the parameter. */
+  readonly site: Site;
+}
+
+/** Parameters of one method at one module; several calls of the module share them. */
+export interface PlannedModule {
+  readonly entry: number;
+  readonly path: string;
+  readonly kind: Site['kind'];
+  readonly config: Record<string, unknown>;
+  readonly sites: readonly Site[];
+  /** By role; parameters that all sites share are among those of each. */
+  readonly params: readonly PlannedParam[];
+}
+
+/** The modules of a plan with their parameters. */
+export function planModules(plan: InsertPlan): PlannedModule[] {
+  const keys = new Set<string>();
+  const claim = (wanted: string): string => {
+    let key = wanted;
+    for (let n = 2; keys.has(key); n++) key = `${wanted}.${n}`;
+    keys.add(key);
+    return key;
+  };
+  const byModule = new Map<string, PlannedSite[]>();
+  for (const planned of plan.sites) {
+    const id = `${planned.entry} ${planned.site.kind} ${modulePath(planned.site)}`;
+    const calls = byModule.get(id);
+    if (calls === undefined) byModule.set(id, [planned]);
+    else calls.push(planned);
+  }
+  const shared = plan.entries.map((entry, index) => sharedParams(plan, entry, index, claim));
+  return [...byModule.values()].map((calls) => {
+    const [first] = calls as [PlannedSite];
+    const { entry, site, config } = first;
+    const method = methodAt(plan, entry);
+    const path = modulePath(site);
+    const specs = rulesFor(method, site.kind, path).params(dimsOf(site), config);
+    const own = Object.entries(specs).map(([role, spec]) =>
+      param(role, spec, site, claim(`${path}.${spec.key ?? role}`)),
+    );
+    return {
+      entry,
+      path,
+      kind: site.kind,
+      config,
+      sites: calls.map((call) => call.site),
+      params: [...own, ...(shared[entry] ?? [])],
+    };
+  });
+}
+
+function sharedParams(
+  plan: InsertPlan,
+  { method, config }: PlannedEntry,
+  index: number,
+  claim: (key: string) => string,
+): PlannedParam[] {
+  const sites = plan.sites.filter(({ entry }) => entry === index).map(({ site }) => site);
+  const [first] = sites;
+  if (method.shared === undefined || first === undefined) return [];
+  const dims = sites.map((site) => ({ ...dimsOf(site), kind: site.kind })) as unknown as SharedDims[];
+  return Object.entries(method.shared(dims, config)).map(([role, spec]) =>
+    param(role, spec, first, claim(spec.key ?? `${method.id}.${role}`)),
+  );
+}
+
+function param(role: string, spec: ParamSpec, site: Site, key: string): PlannedParam {
+  return { role, key, spec, dtype: spec.dtype ?? site.dtype, site };
+}

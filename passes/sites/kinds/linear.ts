@@ -1,0 +1,67 @@
+import type { Use } from '../../../src/graph.js';
+import type { LinearSite } from '../site.js';
+import type { LinearDims } from '../views.js';
+import type { Kind, Slot, StoredTensor } from './kind.js';
+import { featuresBack, featuresLast } from './layout.js';
+import { lazily } from './lazily.js';
+import { effective } from './stack.js';
+import {
+  currentMatrix,
+  currentVector,
+  matrixSlot,
+  storedMatrix,
+  storedVectorOf,
+  vectorSlot,
+} from './weights.js';
+
+/** `y = x w + b`: MatMul, Gemm, 1×1 Conv and what fuses them, whole or a column range. */
+export const linear: Kind<LinearSite> = {
+  dims: ({ path, inDim, outDim, dtype, bias, role }): LinearDims => ({
+    path,
+    inDim,
+    outDim,
+    dtype,
+    bias: bias !== undefined,
+    role,
+  }),
+
+  stored({ weight, bias, inDim, node }) {
+    const stored: Record<string, StoredTensor> = { w: storedMatrix(weight, inDim, node) };
+    if (bias !== undefined) stored.b = storedVectorOf(bias);
+    return stored;
+  },
+
+  open({ op }, site, stack) {
+    const { weight, bias, inDim, node, path } = site;
+    const y = stack.current.get('y') ?? site.y;
+    const values = effective(op, stack, {
+      w: () => currentMatrix(op, weight, inDim, node, path),
+      ...(bias === undefined ? {} : { b: () => currentVector(op, bias) }),
+    });
+    const view = lazily(linear.dims(site), {
+      x: () => featuresLast(op, site.x, site.xAxis),
+      y: () => (y === undefined ? undefined : featuresLast(op, y, site.yAxis)),
+      b: () => undefined,
+      ...values,
+    });
+    const slots: Record<string, Slot> = { w: matrixSlot(op, weight, inDim, node) };
+    if (bias !== undefined) slots.b = vectorSlot(op, bias);
+    const producer = y?.producer;
+    if (y !== undefined && producer !== undefined)
+      slots.y = (value) => {
+        const to = featuresBack(op, value, site.yAxis);
+        return { at: { after: producer }, redirects: [{ from: y, to }], replaced: to };
+      };
+    // The parts of a packed linear share its input: none can have another.
+    if (site.y !== undefined && site.packedIn === undefined)
+      slots.x = (value) => {
+        const to = featuresBack(op, value, site.xAxis);
+        const inside = (use: Use) =>
+          use.kind === 'node' &&
+          (use.node === node || stack.inner.has(use.node)) &&
+          use.node.graph !== undefined;
+        return { at: { before: node }, redirects: [{ from: site.x, to, only: inside }] };
+      };
+    return { view, slots };
+  },
+};
