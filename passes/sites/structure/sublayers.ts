@@ -1,0 +1,212 @@
+/** Residual blocks: sums of a stream and of what a chain of layers computed from that same stream. */
+import type { Node, Value } from '../../../src/graph.js';
+import { isFloat } from '../../../src/types.js';
+import type { NormDraft } from '../draft.js';
+import { graphOf } from '../linear.js';
+import type { LinearSite, SublayerSite } from '../site.js';
+import type { AttentionCore } from './attention.js';
+import { feeding, type Linears, wholeOf } from './linears.js';
+import { normNodes, sumOutput } from './norms.js';
+import { gateOf } from './roles.js';
+import { dtypeOf, isConstant, mayBeFloat, origin, passes, type Reading, rankOf, scaling, sizeAt, unflattened } from './trace.js';
+
+export interface Block {
+  readonly site: Omit<SublayerSite, 'path' | 'confidence' | 'source' | 'guesses' | 'callOf'>;
+  /** The linear whose output joins the stream. */
+  readonly last: LinearSite;
+  /** Linears of the block, whole ones. */
+  readonly linears: readonly LinearSite[];
+}
+
+type NormPlace = Pick<NormDraft, 'node' | 'x' | 'y'>;
+
+export interface Surroundings {
+  readonly linears: Linears;
+  readonly norms: readonly NormPlace[];
+  readonly cores: readonly AttentionCore[];
+}
+
+/** Blocks in order of execution; `nodes` must be in that order. */
+export function detectSublayers(nodes: Iterable<Node>, around: Surroundings): Block[] {
+  const blocks: Block[] = [];
+  const sums = new Map<Node, Block>();
+  for (const node of nodes) {
+    if (node.qualifiedOp !== 'Add' && sumOutput(node) === undefined) continue;
+    for (const input of [0, 1]) {
+      const block = blockAt(node, input, around, sums);
+      if (block === undefined) continue;
+      blocks.push(block);
+      sums.set(node, block);
+      break;
+    }
+  }
+  return blocks;
+}
+
+function blockAt(
+  node: Node,
+  input: number,
+  around: Surroundings,
+  sums: ReadonlyMap<Node, Block>,
+): Block | undefined {
+  const { linears, cores, norms } = around;
+  const z = node.input(input);
+  const stream = node.input(1 - input);
+  const dim = sizeAt(z, -1);
+  const dtype = dtypeOf(z);
+  if (dim === undefined || dtype === undefined || !isFloat(dtype)) return undefined;
+  if (isConstant(stream) || isConstant(z)) return undefined;
+  const last = lastLinear(z, around);
+  if (last === undefined || last.outDim !== dim) return undefined;
+  for (const start of starts(stream, sums)) {
+    const nodes = between(start, z, last);
+    if (nodes === undefined || [...sums.keys()].some((sum) => nodes.has(sum))) continue;
+    const attends = cores.some((core) => nodes.has(core.node));
+    const own = [...linears.byNode.values()].filter((site) => nodes.has(site.node));
+    const entry = entryOf(attends, cores, nodes, last, linears, rankOf(z));
+    if (entry === undefined) continue;
+    const read = entry.node.input(entry.index);
+    const postNorm = origin(read, 'order') === origin(start, 'order');
+    return {
+      last,
+      linears: own,
+      site: {
+        kind: 'sublayer',
+        role: attends ? 'attention' : 'feed-forward',
+        node,
+        graph: graphOf(node),
+        dtype,
+        input,
+        residual: 1 - input,
+        entry,
+        norm: postNorm ? normBehind(node, norms) : [],
+        dim,
+      },
+    };
+  }
+  return undefined;
+}
+
+/** The linear that `z` is the output of, perhaps scaled, normalized or in another layout. */
+function lastLinear(z: Value, { linears, norms }: Surroundings): LinearSite | undefined {
+  const byOutput = new Map(norms.map((norm) => [norm.y, norm] as const));
+  let at = z;
+  for (;;) {
+    const site = linears.byOutput.get(at);
+    if (site !== undefined) return site.packedIn === undefined ? site : undefined;
+    const norm = byOutput.get(at);
+    const node = at.producer;
+    if (norm !== undefined) at = norm.x;
+    else if (node === undefined) return undefined;
+    else if (passes(node, 'order')) at = node.input(0);
+    else {
+      const scaled = scaling(node) ?? layerScale(node);
+      if (scaled === undefined) return undefined;
+      at = scaled.input;
+    }
+  }
+}
+
+/** A product with a constant vector. */
+function layerScale(node: Node): { readonly input: Value } | undefined {
+  if (node.qualifiedOp !== 'Mul') return undefined;
+  if (isConstant(node.input(1))) return { input: node.input(0) };
+  return isConstant(node.input(0)) ? { input: node.input(1) } : undefined;
+}
+
+/**
+ * Where the block may have branched off: the stream itself, or, where attention and feed-forward run side by side, the
+ * stream before the other one joined.
+ */
+function starts(stream: Value, sums: ReadonlyMap<Node, Block>): Value[] {
+  const at = origin(stream, 'order');
+  const block = at.producer === undefined ? undefined : sums.get(at.producer);
+  return block === undefined ? [at] : [at, origin(block.site.node.input(block.site.residual), 'order')];
+}
+
+/**
+ * Nodes on the way from `start` to `z`, if there is one that ends in `last`. A fused sum hands on its normalization
+ * beside the sum, so reaching the node that makes `start` is enough.
+ */
+function between(start: Value, z: Value, last: LinearSite): ReadonlySet<Node> | undefined {
+  const beginning = start.producer;
+  const reaches = new Map<Node, boolean>();
+  const isStart = (value: Value): boolean =>
+    value === start || (beginning !== undefined && value.producer === beginning);
+  // Depth first without recursion: blocks are short, but what lies before a wrong start is not.
+  const visit = (root: Node): boolean => {
+    const stack: Node[] = [root];
+    while (stack.length > 0) {
+      const node = stack.at(-1) as Node;
+      if (reaches.has(node)) {
+        stack.pop();
+        continue;
+      }
+      const inputs = node.inputs.filter((value) => value !== null && mayBeFloat(value)) as Value[];
+      const open = inputs
+        .filter((value) => !isStart(value))
+        .map(({ producer }) => producer)
+        .filter((producer) => producer !== undefined && !reaches.has(producer)) as Node[];
+      if (open.length > 0) {
+        stack.push(...open);
+        continue;
+      }
+      reaches.set(
+        node,
+        inputs.some(
+          (value) => isStart(value) || (value.producer !== undefined && reaches.get(value.producer) === true),
+        ),
+      );
+      stack.pop();
+    }
+    return reaches.get(root) === true;
+  };
+  if (z.producer === undefined || isStart(z) || !visit(z.producer) || reaches.get(last.node) !== true)
+    return undefined;
+  return new Set([...reaches].filter(([, reached]) => reached).map(([node]) => node));
+}
+
+/** Who reads the block's input: the query's linear, or the feed-forward's first one. */
+function entryOf(
+  attends: boolean,
+  cores: readonly AttentionCore[],
+  nodes: ReadonlySet<Node>,
+  last: LinearSite,
+  linears: Linears,
+  rank: number | undefined,
+): Reading | undefined {
+  const query = cores.find((core) => nodes.has(core.node))?.query;
+  const first = attends ? query : firstOf(last, linears);
+  if (first === undefined) return undefined;
+  const whole = wholeOf(first, linears);
+  const index = Math.max(0, whole.node.inputs.indexOf(whole.x));
+  return whole.xAxis === -1 ? unflattened({ node: whole.node, index }, rank, whole.inDim) : { node: whole.node, index };
+}
+
+/** The factor without the activation where there are two, else the one there is. */
+function firstOf(last: LinearSite, linears: Linears): LinearSite | undefined {
+  const found = feeding(last.x, linears);
+  const [a, b] = found;
+  if (a === undefined || b === undefined) return a;
+  return gateOf(last.x, a, b, linears) === a ? b : a;
+}
+
+/** Nodes of the normalization that alone reads the sum. */
+function normBehind(sum: Node, norms: readonly NormPlace[]): readonly Node[] {
+  if (sumOutput(sum) !== undefined) {
+    const total = sum.outputs[sumOutput(sum) ?? 0];
+    return total === null || total === undefined || total.uses.size === 0 ? [sum] : [];
+  }
+  const norm = norms.find(({ x }) => origin(x) === sum.output(0) || x === sum.output(0));
+  if (norm === undefined) return [];
+  const own = normNodes(norm);
+  const inside = (value: Value): boolean =>
+    [...value.uses].every(
+      (use) =>
+        use.kind === 'node' &&
+        (own.includes(use.node) ||
+          use.node.qualifiedOp === 'Shape' ||
+          (passes(use.node, 'elements') && inside(use.node.output(0)))),
+    );
+  return inside(sum.output(0)) ? own : [];
+}

@@ -1,0 +1,104 @@
+/** Walks along values: through the ops that keep the elements, and back to whatever feeds a value. */
+import type { Node, Value } from '../../../src/graph.js';
+import { type Dim, type DType, isFloat, type Shape } from '../../../src/types.js';
+import { scalarOf } from '../../grad/scalars.js';
+import { traceConstant } from '../weight.js';
+
+/** Ops whose output 0 holds the elements of input 0, perhaps in another type or layout. */
+const SAME_ELEMENTS = new Set(['Identity', 'Cast', 'Dropout']);
+const SAME_ORDER = new Set([...SAME_ELEMENTS, 'Reshape', 'Flatten', 'Squeeze', 'Unsqueeze']);
+const LAYOUT = new Set([...SAME_ORDER, 'Transpose']);
+
+/** Which ops a walk passes. `elements`: same shape; `order`: same row-major order; `layout`: any order. */
+export type Through = 'elements' | 'order' | 'layout';
+
+const OPS: Readonly<Record<Through, ReadonlySet<string>>> = {
+  elements: SAME_ELEMENTS,
+  order: SAME_ORDER,
+  layout: LAYOUT,
+};
+
+/** The value that `value` is a copy of. */
+export function origin(value: Value, through: Through = 'elements'): Value {
+  let at = value;
+  for (
+    let node = at.producer;
+    node !== undefined && OPS[through].has(node.qualifiedOp) && node.output(0) === at;
+    node = at.producer
+  )
+    at = node.input(0);
+  return at;
+}
+
+/** Whether `node` hands on the elements of its input 0. */
+export function passes(node: Node, through: Through): boolean {
+  return OPS[through].has(node.qualifiedOp);
+}
+
+export function shapeOf(value: Value | null | undefined): Shape | undefined {
+  return value?.type?.kind === 'tensor' ? (value.type.shape ?? undefined) : undefined;
+}
+
+export function dtypeOf(value: Value | null | undefined): DType | undefined {
+  return value?.type?.kind === 'tensor' ? value.type.dtype : undefined;
+}
+
+export function rankOf(value: Value | null | undefined): number | undefined {
+  return shapeOf(value)?.length;
+}
+
+/** Dimension `axis` where it is a number; negative axes count from the end. */
+export function sizeAt(value: Value | null | undefined, axis: number): number | undefined {
+  const dim: Dim | undefined = shapeOf(value)?.at(axis);
+  return typeof dim === 'number' ? dim : undefined;
+}
+
+/** A value whose type is unknown may be a float. */
+export function mayBeFloat(value: Value): boolean {
+  const dtype = dtypeOf(value);
+  return dtype === undefined || isFloat(dtype);
+}
+
+/** Whether the value is a constant, seen through casts and layout ops. */
+export function isConstant(value: Value): boolean {
+  return traceConstant(value) !== undefined;
+}
+
+/** A scalar constant, seen through casts and layout ops. */
+export function scalarBehind(value: Value): number | undefined {
+  return scalarOf(value) ?? scalarOf(traceConstant(value)?.value);
+}
+
+/** The operand of a Mul or Div that a scalar scales, and the factor; undefined for other nodes. */
+export function scaling(node: Node): { readonly input: Value; readonly index: number; readonly factor: number } | undefined {
+  if (node.qualifiedOp !== 'Mul' && node.qualifiedOp !== 'Div') return undefined;
+  const [a, b] = [node.input(0), node.input(1)];
+  const right = scalarBehind(b);
+  if (right !== undefined) return { input: a, index: 0, factor: node.op === 'Div' ? 1 / right : right };
+  const left = node.op === 'Mul' ? scalarBehind(a) : undefined;
+  return left === undefined ? undefined : { input: b, index: 1, factor: left };
+}
+
+/** Where a value is read. */
+export interface Reading {
+  readonly node: Node;
+  readonly index: number;
+}
+
+/**
+ * The reading of `value` by `reading`'s node, moved ahead of the Reshapes and casts that flatten what a layer reads:
+ * the first node that reads the features with `rank` axes.
+ */
+export function unflattened(reading: Reading, rank: number | undefined, features: number): Reading {
+  let at = reading;
+  for (;;) {
+    const value = at.node.input(at.index);
+    const node = value.producer;
+    if (node === undefined || !passes(node, 'order')) break;
+    const before = node.input(0);
+    if (sizeAt(before, -1) !== features) break;
+    if (rankOf(value) === rank && node.qualifiedOp !== 'Identity') break;
+    at = { node, index: 0 };
+  }
+  return at;
+}
