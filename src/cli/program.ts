@@ -6,7 +6,7 @@ import pc from './colour.js';
 import { interruption } from './interrupt.js';
 import { printJson, setQuiet, warn } from './output.js';
 import { packageVersion } from './package-file.js';
-import { VERBS } from './verbs.js';
+import { VERBS, type Verb, verbsFor } from './verbs.js';
 
 const EXIT_HELP = `
 Exit status:
@@ -25,7 +25,8 @@ export async function run(argv: readonly string[]): Promise<number> {
   const stop = interruption(() => cleanupPending());
   const silent = ignoreClosedPipe();
   try {
-    await buildProgram().parseAsync([...argv]);
+    const program = await buildProgram(verbsFor(argv.slice(2)));
+    await program.parseAsync([...argv]);
     return typeof process.exitCode === 'number' ? process.exitCode : EXIT.ok;
   } catch (error) {
     return report(error, { debug: argv.includes('--debug'), json: argv.includes('--json') });
@@ -35,8 +36,8 @@ export async function run(argv: readonly string[]): Promise<number> {
   }
 }
 
-/** The whole command tree; also read by the documentation generator. */
-export function buildProgram(): Command {
+/** The command tree, whole by default. */
+export async function buildProgram(verbs: readonly Verb[] = VERBS): Promise<Command> {
   const program = new Command('peft-compile')
     .description(
       'Parameter-efficient fine-tuning over ONNX graphs: insert adapters, train them, fold them back with proof.',
@@ -48,7 +49,7 @@ export function buildProgram(): Command {
     .showHelpAfterError('(add --help for the options)')
     .exitOverride()
     .hook('preAction', (_program, verb) => setQuiet(verb.opts<{ quiet?: boolean }>().quiet === true));
-  for (const verb of VERBS) {
+  for (const verb of await Promise.all(verbs.map(({ load }) => load()))) {
     const command = verb().copyInheritedSettings(program);
     command.addOption(new Option('--debug', 'print stack traces of errors').hideHelp());
     program.addCommand(command);

@@ -1,29 +1,34 @@
-/** The verbs, in the order of `--help`: the order of work. */
+/** The verbs, in the order of `--help`: the order of work. A verb's code is loaded when the verb is called for. */
 import type { Command } from 'commander';
-import { completionCommand } from './completion.js';
-import { doctorCommand } from './doctor.js';
-import { emitCommand } from './emit.js';
-import { foldCommand } from './fold.js';
-import { insertCommand } from './insert.js';
-import { inspectCommand } from './inspect.js';
-import { methodsCommand } from './methods.js';
-import { printCommand } from './print.js';
-import { quickstartCommand } from './quickstart.js';
-import { runCommand } from './run.js';
-import { trainCommand } from './train.js';
-import { verifyCommand } from './verify.js';
 
-export const VERBS: readonly (() => Command)[] = [
-  inspectCommand,
-  insertCommand,
-  emitCommand,
-  trainCommand,
-  foldCommand,
-  verifyCommand,
-  runCommand,
-  methodsCommand,
-  printCommand,
-  quickstartCommand,
-  doctorCommand,
-  completionCommand,
+export interface Verb {
+  readonly name: string;
+  readonly load: () => Promise<() => Command>;
+  /** It looks at the other verbs. */
+  readonly wholeTree?: boolean;
+}
+
+export const VERBS: readonly Verb[] = [
+  { name: 'inspect', load: async () => (await import('./inspect.js')).inspectCommand },
+  { name: 'insert', load: async () => (await import('./insert.js')).insertCommand },
+  { name: 'emit', load: async () => (await import('./emit.js')).emitCommand },
+  { name: 'train', load: async () => (await import('./train.js')).trainCommand },
+  { name: 'fold', load: async () => (await import('./fold.js')).foldCommand },
+  { name: 'verify', load: async () => (await import('./verify.js')).verifyCommand },
+  { name: 'run', load: async () => (await import('./run.js')).runCommand },
+  { name: 'methods', load: async () => (await import('./methods.js')).methodsCommand },
+  { name: 'print', load: async () => (await import('./print.js')).printCommand },
+  { name: 'quickstart', load: async () => (await import('./quickstart.js')).quickstartCommand },
+  { name: 'doctor', load: async () => (await import('./doctor.js')).doctorCommand },
+  {
+    name: 'completion',
+    load: async () => (await import('./completion.js')).completionCommand,
+    wholeTree: true,
+  },
 ];
+
+/** The verbs that a command line needs: the one it names, or all, for help and for what no verb is called. */
+export function verbsFor(args: readonly string[]): readonly Verb[] {
+  const named = VERBS.find(({ name }) => name === args[0]);
+  return named === undefined || named.wholeTree === true ? VERBS : [named];
+}

@@ -7,7 +7,7 @@ import { buildProgram } from '../../src/cli/program.js';
 import { fixturePath, repositoryRoot } from '../helpers/fixtures.js';
 import { cli, cliJson } from './support.js';
 
-const VERBS = buildProgram().commands.map((command) => command.name());
+const VERBS = (await buildProgram()).commands.map((command) => command.name());
 const model = fixturePath('models', 'bert.ts.dynamic.onnx');
 
 describe('help', () => {
@@ -23,7 +23,7 @@ describe('help', () => {
     const { status, stdout } = await cli(verb, '--help');
     expect(status).toBe(0);
     expect(stdout).toContain(`Usage: peft-compile ${verb}`);
-    const command = buildProgram().commands.find((candidate) => candidate.name() === verb);
+    const command = (await buildProgram()).commands.find((candidate) => candidate.name() === verb);
     for (const option of command?.options ?? []) expect(option.description).not.toBe('');
     if (verb !== 'completion') expect(stdout).toContain('--json');
   });
