@@ -165,6 +165,8 @@ export interface Method {
   readonly startsAsBase: boolean;
   /** Targets where the user names none: names as in PEFT's `target_modules`, `all-linear`, `all`, or `role:<role>`. */
   readonly defaultTargets: string | readonly string[];
+  /** Learning rate to try first with AdamW. Default 1e-3. */
+  readonly learningRate: number;
   /** Why nobody chooses it by name: it is what another method collapses to. */
   readonly internal?: string;
 }
@@ -201,6 +203,7 @@ export interface MethodDefinition<
   readonly procedure?: (config: z.output<Schema>) => Procedure | undefined;
   readonly startsAsBase?: boolean;
   readonly defaultTargets?: string | readonly string[];
+  readonly learningRate?: number;
   readonly internal?: string;
 }
 
@@ -219,7 +222,12 @@ export function defineMethod<
   O extends string = never,
   R extends string = never,
 >(definition: MethodDefinition<Schema, S, L, E, N, B, A, O, R>): Method {
-  return { startsAsBase: true, defaultTargets: 'all-linear', ...definition } as unknown as Method;
+  return {
+    startsAsBase: true,
+    defaultTargets: 'all-linear',
+    learningRate: 1e-3,
+    ...definition,
+  } as unknown as Method;
 }
 
 /** Kinds of sites a method has rules for. */

@@ -5,6 +5,7 @@ import { compile } from './compile.js';
 import { fold } from './fold.js';
 import { io } from './io.js';
 import { latency } from './latency.js';
+import { methods } from './methods.js';
 import { step } from './step.js';
 
-export const SUITES: readonly Suite[] = [step, fold, latency, compile, io, accuracy];
+export const SUITES: readonly Suite[] = [step, fold, latency, compile, io, accuracy, methods];

@@ -4,6 +4,7 @@ import { agreement, foldErrors } from './accuracy.js';
 import { compile, differentiate } from './compile.js';
 import { copy, rewrite } from './files.js';
 import { latency } from './latency.js';
+import { method } from './method.js';
 import { writeBert, writeRandomAdapter, writeSteps, writeUnfolded } from './prepare.js';
 import { forward, step, train } from './run.js';
 
@@ -15,6 +16,7 @@ export const TASKS: Readonly<Record<string, BenchTask>> = {
   foldErrors,
   forward,
   latency,
+  method,
   rewrite,
   step,
   train,
