@@ -1,6 +1,6 @@
 /** Drafts: what detectors find, before module paths are recovered and packed weights are opened. */
 import type { Node, Value } from '../../src/graph.js';
-import type { ColumnRange, EmbeddingSite, LinearSite } from './site.js';
+import type { ColumnRange, EmbeddingSite, LinearSite, NormSite, WeightView } from './site.js';
 
 type Named = 'path' | 'confidence' | 'source' | 'guesses' | 'callOf' | 'packedIn';
 
@@ -17,7 +17,13 @@ export interface LinearDraft extends Omit<LinearSite, Named> {
 }
 
 export type EmbeddingDraft = Omit<EmbeddingSite, Named>;
-export type Draft = LinearDraft | EmbeddingDraft;
+
+/** `weight` is the gain: its name and readers tell the module as those of a matrix do. */
+export interface NormDraft extends Omit<NormSite, Named> {
+  readonly weight: WeightView;
+}
+
+export type Draft = LinearDraft | EmbeddingDraft | NormDraft;
 
 /**
  * Finds the sites that one family of ops makes. Detectors are listed in `passes/sites/detectors/index.ts`; no other

@@ -10,7 +10,9 @@ import { detectorOf } from './detectors/index.js';
 import type { Draft, LinearDraft } from './draft.js';
 import { partPaths } from './packed-names.js';
 import { type NamedDraft, nameDrafts } from './paths/index.js';
-import type { ColumnRange, LinearSite, Site } from './site.js';
+import type { ColumnRange, LinearSite, NormSite, Site, WeightSite } from './site.js';
+import { structureOf } from './structure/index.js';
+import { detectNorm } from './structure/norms.js';
 
 export interface FindOptions {
   /** Module paths by node name, weight name or output name; they win over everything recovered. */
@@ -18,29 +20,58 @@ export interface FindOptions {
 }
 
 /**
- * Linear and embedding sites of the main graph and of every nested graph, in order of execution. The parts of a packed
- * linear follow it. Values without a type are inferred first: ranks and last axes tell packed projections behind
- * Reshapes from other uses.
+ * All sites of a model, in order of execution; the parts of a packed linear follow it. Linears know their roles. Values
+ * without a type are inferred first: ranks and last axes tell packed projections behind Reshapes from other uses.
  */
 export function findSites(model: Model, options: FindOptions = {}): Site[] {
+  const { stored, order } = detect(model, options);
+  const weights = stored.filter((site) => site.kind !== 'norm');
+  const norms = stored.filter((site) => site.kind === 'norm');
+  const { sites, roles } = structureOf(model, weights, norms, order);
+  const places = new Map(order.map((node, i) => [node, i] as const));
+  const place = ({ node }: Site): number => places.get(node) ?? order.length;
+  const named = stored.map((site): Site => {
+    const role = site.kind === 'linear' ? roles.get(site) : undefined;
+    return role === undefined ? site : { ...(site as LinearSite), role };
+  });
+  return [...named, ...sites].sort((a, b) => place(a) - place(b));
+}
+
+/** Linear and embedding sites alone, in order of execution, without roles. */
+export function findWeightSites(model: Model, options: FindOptions = {}): WeightSite[] {
+  return detect(model, options).stored.filter((site) => site.kind !== 'norm');
+}
+
+interface Detected {
+  /** Sites that own a weight. */
+  readonly stored: readonly (WeightSite | NormSite)[];
+  /** Nodes of the main graph and of every nested graph, producers first. */
+  readonly order: readonly Node[];
+}
+
+function detect(model: Model, options: FindOptions): Detected {
   if (!isTyped(model)) inferModel(model);
   const drafts: Draft[] = [];
   const isComputed = dependence();
   const adapters = adapterTensors(model);
-  for (const node of executionOrder(model))
-    for (const draft of detectorOf(node)?.detect(node) ?? [])
+  const order = [...executionOrder(model)];
+  for (const node of order) {
+    const norm = detectNorm(node);
+    for (const draft of [...(detectorOf(node)?.detect(node) ?? []), ...(norm === undefined ? [] : [norm])])
       if (
         !adapters.has(draft.weight.value.name ?? '') &&
         !isBuffer(draft.weight.value) &&
         (draft.kind === 'embedding' || isComputed(draft.x))
       )
         drafts.push(draft);
+  }
   const named = nameDrafts(model, drafts, options.paths);
   const taken = new Set(named.map(({ path }) => path));
-  return named.flatMap((one): Site[] => {
+  const stored = named.flatMap((one): (WeightSite | NormSite)[] => {
     const site = siteOf(one);
     return site.kind === 'linear' ? [site, ...partsOf(one, site, taken)] : [site];
   });
+  return { stored, order };
 }
 
 /** Nodes of all graphs, producers first: files are not always sorted, and paths that count sites depend on the order. */
@@ -66,7 +97,7 @@ function hasShape({ type }: Value): boolean {
   return type !== undefined && (type.kind !== 'tensor' || type.shape !== null);
 }
 
-function siteOf({ draft, path, guess, guesses, callOf }: NamedDraft): Site {
+function siteOf({ draft, path, guess, guesses, callOf }: NamedDraft): WeightSite | NormSite {
   const naming = {
     path,
     confidence: guess.confidence,
@@ -75,6 +106,10 @@ function siteOf({ draft, path, guess, guesses, callOf }: NamedDraft): Site {
     ...(callOf === undefined ? {} : { callOf }),
   };
   if (draft.kind === 'embedding') return { ...draft, ...naming };
+  if (draft.kind === 'norm') {
+    const { weight: _gain, ...site } = draft;
+    return { ...site, ...naming };
+  }
   const { parts: _parts, ...site } = draft;
   return { ...site, ...naming };
 }

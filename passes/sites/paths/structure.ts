@@ -40,6 +40,8 @@ export const structure: PathSource = {
     }
     for (const [i, table] of drafts.filter((draft) => draft.kind === 'embedding').entries())
       found.set(table, { path: `embedding.${i}`, confidence: NUMBER });
+    for (const [i, norm] of drafts.filter((draft) => draft.kind === 'norm').entries())
+      found.set(norm, { path: `norm.${i}`, confidence: NUMBER });
     return found;
   },
 };

@@ -1,8 +1,8 @@
 /** Attention in standard ops: a Softmax over scores of a product, which weighs values. */
 import type { Node, Value } from '../../../src/graph.js';
-import type { AttentionSite, LinearRole, LinearSite } from '../site.js';
-import { floatAttribute, intAttribute } from '../payload.js';
 import { graphOf } from '../linear.js';
+import { floatAttribute, intAttribute } from '../payload.js';
+import type { AttentionSite, LinearRole, LinearSite } from '../site.js';
 import { feeding, type Linears, wholeOf } from './linears.js';
 import {
   dtypeOf,
@@ -105,7 +105,13 @@ function written(softmax: Node, linears: Linears): AttentionCore | undefined {
   const dtype = dtypeOf(queries) ?? query?.dtype;
   const graph = softmax.graph;
   const transposed = intAttribute(scores.product, 'transA', 0) !== 0;
-  if (heads === undefined || headDim === undefined || dtype === undefined || graph === undefined || transposed)
+  if (
+    heads === undefined ||
+    headDim === undefined ||
+    dtype === undefined ||
+    graph === undefined ||
+    transposed
+  )
     return core;
   // Whoever puts keys in front has to know the layout: [batch, heads, time, head] on both sides.
   if ([queries, keys, values].some((side) => rankOf(side) !== 4)) return core;
@@ -164,7 +170,9 @@ function scoresBehind(value: Value, depth = 12): Scores | undefined {
   }
   if (passes(node, 'elements')) return scoresBehind(node.input(0), depth - 1);
   const operands = MASKS[node.qualifiedOp]?.(node);
-  const found = (operands ?? []).map((operand) => scoresBehind(operand, depth - 1)).filter((one) => one !== undefined);
+  const found = (operands ?? [])
+    .map((operand) => scoresBehind(operand, depth - 1))
+    .filter((one) => one !== undefined);
   return found.length === 1 ? found[0] : undefined;
 }
 
@@ -198,7 +206,10 @@ function projection(side: Value, width: number | undefined, linears: Linears): L
 }
 
 /** Factors on the keys, and the heads they have before they are repeated. */
-function keyChain(keys: Value, heads: number): { readonly scale: number; readonly heads: number | undefined } {
+function keyChain(
+  keys: Value,
+  heads: number,
+): { readonly scale: number; readonly heads: number | undefined } {
   let scale = 1;
   let count: number | undefined;
   let at = keys;
@@ -211,7 +222,8 @@ function keyChain(keys: Value, heads: number): { readonly scale: number; readonl
     else if (node.qualifiedOp === 'Expand') {
       // [batch, heads, 1, time, head] to [batch, heads, repeats, time, head].
       const [before, repeats] = [sizeAt(node.input(0), 1), sizeAt(node.output(0), 2)];
-      if (rankOf(node.input(0)) === 5 && before !== undefined && before * (repeats ?? 0) === heads) count = before;
+      if (rankOf(node.input(0)) === 5 && before !== undefined && before * (repeats ?? 0) === heads)
+        count = before;
       at = node.input(0);
     } else break;
   }

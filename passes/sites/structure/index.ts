@@ -1,5 +1,5 @@
 /** Sites without a matrix of their own, and the roles of linears: everything that is read off the structure of a graph. */
-import { type Node, walkGraphs } from '../../../src/graph.js';
+import type { Node } from '../../../src/graph.js';
 import type { Model } from '../../../src/model.js';
 import { moduleOfNode } from '../paths/name-scopes.js';
 import { pathOfScopedName } from '../paths/scopes.js';
@@ -19,7 +19,7 @@ import { type Linears, linearsOf } from './linears.js';
 import { commonModule, leastConfidence, Namer } from './names.js';
 import { detectPositions, type Positions } from './positions.js';
 import { detectPrompt } from './prompt.js';
-import { attentionRoles, feedForwardRoles, type Roles } from './roles.js';
+import { attentionRoles, feedForwardRoles } from './roles.js';
 import { type Block, detectSublayers } from './sublayers.js';
 
 export type StructuralSite = SublayerSite | AttentionSite | PositionSite | PromptSite;
@@ -51,7 +51,7 @@ export function structureOf(
     roles,
     sites: [
       ...attentionSites(cores, linears),
-      ...sublayerSites(blocks, roles),
+      ...sublayerSites(blocks),
       ...positionSites(order, embeddings),
       ...promptSites(model, embeddings),
     ],
@@ -75,7 +75,7 @@ function attentionSites(cores: readonly AttentionCore[], { wholes }: Linears): A
   });
 }
 
-function sublayerSites(blocks: readonly Block[], roles: Roles): SublayerSite[] {
+function sublayerSites(blocks: readonly Block[]): SublayerSite[] {
   const namer = new Namer();
   const modules = blocks.map(({ linears }) => commonModule(linears));
   return blocks.map(({ site, linears }, i): SublayerSite => {
@@ -86,12 +86,16 @@ function sublayerSites(blocks: readonly Block[], roles: Roles): SublayerSite[] {
       module === '' ||
       modules.some(
         (other, k) =>
-          k !== i && (other.startsWith(`${module}.`) || (other === module && blocks[k]?.site.role !== site.role)),
+          k !== i &&
+          (other.startsWith(`${module}.`) || (other === module && blocks[k]?.site.role !== site.role)),
       );
     const own = site.role === 'attention' ? 'attention' : 'ffn';
     const path = module === '' ? `${own}.${i}` : wide ? `${module}.${own}` : module;
     const confidence = module === '' ? 0.1 : leastConfidence(linears);
-    return { ...site, ...namer.name(path, confidence, module === '' ? 'structure' : 'linears of the block', again) };
+    return {
+      ...site,
+      ...namer.name(path, confidence, module === '' ? 'structure' : 'linears of the block', again),
+    };
   });
 }
 
@@ -110,7 +114,11 @@ function positionSites(order: readonly Node[], embeddings: readonly EmbeddingSit
       if (dtype === undefined) continue;
       const [path, confidence, source] =
         table === undefined
-          ? [scopeOf(positions.node) ?? 'positions', scopeOf(positions.node) === undefined ? 0.1 : 0.8, 'scope']
+          ? [
+              scopeOf(positions.node) ?? 'positions',
+              scopeOf(positions.node) === undefined ? 0.1 : 0.8,
+              'scope',
+            ]
           : [beside(table.callOf ?? table.path, 'position_ids'), table.confidence, 'table'];
       found.push({
         kind: 'position',
@@ -138,7 +146,7 @@ function promptSites(model: Model, embeddings: readonly EmbeddingSite[]): Prompt
     model.graph,
     embeddings.filter(({ graph }) => graph === model.graph),
   );
-  if (found === undefined || [...walkGraphs(model.graph)].length === 0) return [];
+  if (found === undefined) return [];
   const { site, embedding } = found;
   const namer = new Namer();
   return [{ ...site, ...namer.name(`${embedding.path}.prompt`, embedding.confidence, 'table') }];

@@ -11,9 +11,16 @@ function componentsOf({ path, callOf }: LinearSite): string[] {
   return (callOf ?? path).split('.');
 }
 
-/** The longest path that all modules lie in, not counting their own last components. */
+/**
+ * The longest path that all modules lie in, not counting their own last components. A path that others lie in is that of
+ * a module with several linears (projections inside a fused attention) and counts whole.
+ */
 export function commonModule(sites: readonly LinearSite[]): string {
-  const [first, ...rest] = sites.map((site) => componentsOf(site).slice(0, -1));
+  const paths = sites.map((site) => componentsOf(site).join('.'));
+  const [first, ...rest] = sites.map((site, i) => {
+    const holds = paths.some((path) => path.startsWith(`${paths[i]}.`));
+    return holds ? componentsOf(site) : componentsOf(site).slice(0, -1);
+  });
   const common: string[] = [];
   for (const [i, component] of (first ?? []).entries()) {
     if (!rest.every((components) => components[i] === component)) break;

@@ -1,21 +1,20 @@
 /** Normalizations over the last axis: as one op, fused with the residual sum, or written out. */
 import type { Node, Value } from '../../../src/graph.js';
 import { intsOf } from '../../../src/infer/index.js';
-import { operandPairs } from '../../normalize/match.js';
 import { isFloat } from '../../../src/types.js';
+import { operandPairs } from '../../normalize/match.js';
 import type { NormDraft } from '../draft.js';
 import { graphOf } from '../linear.js';
 import { intAttribute } from '../payload.js';
 import type { SiteBias } from '../site.js';
 import { traceConstant } from '../weight.js';
-import { origin, type Reading, rankOf, scalarBehind, sizeAt } from './trace.js';
+import { sumOutput } from './sums.js';
+import { origin, rankOf, sameComputation, scalarBehind, sizeAt } from './trace.js';
 
 /** What an op that normalizes reads where. */
 interface NormOp {
   readonly gain: number;
   readonly offset?: number;
-  /** Which output holds the sum that is normalized; ops that add first. */
-  readonly sum?: number;
 }
 
 const OPS: Readonly<Record<string, NormOp>> = {
@@ -23,8 +22,8 @@ const OPS: Readonly<Record<string, NormOp>> = {
   RMSNormalization: { gain: 1 },
   SimplifiedLayerNormalization: { gain: 1 },
   'com.microsoft.SimplifiedLayerNormalization': { gain: 1 },
-  'com.microsoft.SkipLayerNormalization': { gain: 2, offset: 3, sum: 3 },
-  'com.microsoft.SkipSimplifiedLayerNormalization': { gain: 2, sum: 3 },
+  'com.microsoft.SkipLayerNormalization': { gain: 2, offset: 3 },
+  'com.microsoft.SkipSimplifiedLayerNormalization': { gain: 2 },
 };
 
 /** The normalization whose last node is `node`; its output is the last value before anything else happens to it. */
@@ -34,14 +33,16 @@ export function detectNorm(node: Node): NormDraft | undefined {
 }
 
 function fused(node: Node, op: NormOp): NormDraft | undefined {
-  const x = (op.sum === undefined ? undefined : node.outputs[op.sum]) ?? node.input(0);
+  const sum = sumOutput(node);
+  const x = (sum === undefined ? undefined : node.outputs[sum]) ?? node.input(0);
   const y = node.output(0);
   const axis = intAttribute(node, 'axis', -1);
   const rank = rankOf(y) ?? rankOf(x);
   if (axis !== -1 && axis + 1 !== rank) return undefined;
   const gain = vectorAt(node, op.gain);
   if (gain === undefined) return undefined;
-  const offset = op.offset === undefined || node.inputs[op.offset] == null ? undefined : vectorAt(node, op.offset);
+  const offset =
+    op.offset === undefined || node.inputs[op.offset] == null ? undefined : vectorAt(node, op.offset);
   if (op.offset !== undefined && node.inputs[op.offset] != null && offset === undefined) return undefined;
   return draft(node, x, y, gain, offset, false);
 }
@@ -113,9 +114,15 @@ function written(node: Node): NormDraft | undefined {
   return undefined;
 }
 
-function gainAt(node: Node, index: number): { readonly vector: Vector; readonly offsetGain: boolean } | undefined {
+function gainAt(
+  node: Node,
+  index: number,
+): { readonly vector: Vector; readonly offsetGain: boolean } | undefined {
   const direct = vectorAt(node, index);
-  if (direct !== undefined) return direct.dim > 1 || sizeAt(node.output(0), -1) === 1 ? { vector: direct, offsetGain: false } : undefined;
+  if (direct !== undefined)
+    return direct.dim > 1 || sizeAt(node.output(0), -1) === 1
+      ? { vector: direct, offsetGain: false }
+      : undefined;
   const sum = origin(node.input(index)).producer;
   if (sum?.qualifiedOp !== 'Add') return undefined;
   for (const at of [0, 1]) {
@@ -146,7 +153,7 @@ function normalizedFrom(value: Value, dim: number | undefined): Value | undefine
   for (const { top, deviation } of halves) {
     const square = deviation === undefined ? undefined : meanOf(deviation, dim);
     const squared = square === undefined ? undefined : squareOf(square);
-    if (squared === undefined || origin(squared) !== origin(top)) continue;
+    if (squared === undefined || !sameComputation(squared, top)) continue;
     const centred = origin(top).producer;
     if (centred?.qualifiedOp !== 'Sub') return origin(top);
     const mean = meanOf(centred.input(1), dim);
@@ -168,7 +175,8 @@ function inverseRootOf(value: Value): Value | undefined {
   const node = origin(value).producer;
   if (node?.qualifiedOp === 'Reciprocal') return rootOf(node.input(0));
   if (node?.qualifiedOp === 'Div' && scalarBehind(node.input(0)) === 1) return rootOf(node.input(1));
-  if (node?.qualifiedOp === 'Pow' && scalarBehind(node.input(1)) === -0.5) return withoutEpsilon(node.input(0));
+  if (node?.qualifiedOp === 'Pow' && scalarBehind(node.input(1)) === -0.5)
+    return withoutEpsilon(node.input(0));
   return undefined;
 }
 
@@ -187,7 +195,8 @@ function meanOf(value: Value, dim: number): Value | undefined {
   const axes = attribute?.type === 'ints' ? attribute.value : input == null ? undefined : intsOf(input);
   const of = node.input(0);
   const rank = rankOf(of);
-  const last = axes?.length === 1 && (axes[0] === -1n || (rank !== undefined && axes[0] === BigInt(rank - 1)));
+  const last =
+    axes?.length === 1 && (axes[0] === -1n || (rank !== undefined && axes[0] === BigInt(rank - 1)));
   return last && intAttribute(node, 'keepdims', 1) === 1 && sizeAt(of, -1) === dim ? of : undefined;
 }
 
@@ -219,14 +228,4 @@ export function normNodes({ node, x }: Pick<NormDraft, 'node' | 'x'>): Node[] {
   if (OPS[node.qualifiedOp] !== undefined) return [node];
   visit(node.output(0));
   return nodes;
-}
-
-/** A reading of a value by a node that is itself one normalization op, or by the first node of a written one. */
-export function startsNorm({ node }: Reading, norm: Pick<NormDraft, 'node' | 'x'>): boolean {
-  return normNodes(norm).includes(node);
-}
-
-/** Position of the sum among the outputs of an op that adds before it normalizes; undefined for other ops. */
-export function sumOutput(node: Node): number | undefined {
-  return OPS[node.qualifiedOp]?.sum;
 }

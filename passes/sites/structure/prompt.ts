@@ -60,7 +60,9 @@ function isMask(input: Value): boolean {
   return (
     readers.length > 0 &&
     readers.every((node) =>
-      node.qualifiedOp === 'Cast' ? dtypeOf(node.output(0)) === 'bool' : passes(node, 'order') && isMask(node.output(0)),
+      node.qualifiedOp === 'Cast'
+        ? dtypeOf(node.output(0)) === 'bool'
+        : passes(node, 'order') && isMask(node.output(0)),
     )
   );
 }

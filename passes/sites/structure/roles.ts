@@ -67,7 +67,8 @@ export function gateOf(value: Value, a: LinearSite, b: LinearSite, linears: Line
   const sides = [product.input(0), product.input(1)].map((side) => ({ side, from: feeding(side, linears) }));
   for (const { side, from } of sides) {
     const [only] = from;
-    if (from.length === 1 && only !== undefined && isOutput(origin(side, 'order'), only)) return only === a ? b : a;
+    if (from.length === 1 && only !== undefined && isOutput(origin(side, 'order'), only))
+      return only === a ? b : a;
   }
   return undefined;
 }

@@ -6,9 +6,21 @@ import { graphOf } from '../linear.js';
 import type { LinearSite, SublayerSite } from '../site.js';
 import type { AttentionCore } from './attention.js';
 import { feeding, type Linears, wholeOf } from './linears.js';
-import { normNodes, sumOutput } from './norms.js';
+import { normNodes } from './norms.js';
 import { gateOf } from './roles.js';
-import { dtypeOf, isConstant, mayBeFloat, origin, passes, type Reading, rankOf, scaling, sizeAt, unflattened } from './trace.js';
+import { sumOutput } from './sums.js';
+import {
+  dtypeOf,
+  isConstant,
+  mayBeFloat,
+  origin,
+  passes,
+  type Reading,
+  rankOf,
+  scaling,
+  sizeAt,
+  unflattened,
+} from './trace.js';
 
 export interface Block {
   readonly site: Omit<SublayerSite, 'path' | 'confidence' | 'source' | 'guesses' | 'callOf'>;
@@ -180,7 +192,9 @@ function entryOf(
   if (first === undefined) return undefined;
   const whole = wholeOf(first, linears);
   const index = Math.max(0, whole.node.inputs.indexOf(whole.x));
-  return whole.xAxis === -1 ? unflattened({ node: whole.node, index }, rank, whole.inDim) : { node: whole.node, index };
+  return whole.xAxis === -1
+    ? unflattened({ node: whole.node, index }, rank, whole.inDim)
+    : { node: whole.node, index };
 }
 
 /** The factor without the activation where there are two, else the one there is. */

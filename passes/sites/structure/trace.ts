@@ -70,7 +70,9 @@ export function scalarBehind(value: Value): number | undefined {
 }
 
 /** The operand of a Mul or Div that a scalar scales, and the factor; undefined for other nodes. */
-export function scaling(node: Node): { readonly input: Value; readonly index: number; readonly factor: number } | undefined {
+export function scaling(
+  node: Node,
+): { readonly input: Value; readonly index: number; readonly factor: number } | undefined {
   if (node.qualifiedOp !== 'Mul' && node.qualifiedOp !== 'Div') return undefined;
   const [a, b] = [node.input(0), node.input(1)];
   const right = scalarBehind(b);
@@ -101,4 +103,14 @@ export function unflattened(reading: Reading, rank: number | undefined, features
     at = { node, index: 0 };
   }
   return at;
+}
+
+/** Whether two values are the same one, or the same binary op over the same values: exporters write differences twice. */
+export function sameComputation(a: Value, b: Value): boolean {
+  const [one, other] = [origin(a), origin(b)];
+  if (one === other) return true;
+  const [left, right] = [one.producer, other.producer];
+  if (left === undefined || right === undefined || left.qualifiedOp !== right.qualifiedOp) return false;
+  if (left.attributes.size > 0 || left.inputs.length !== 2 || right.inputs.length !== 2) return false;
+  return left.inputs.every((input, i) => input !== null && input === right.inputs[i]);
 }

@@ -1,0 +1,98 @@
+import { fail } from '../../../src/errors.js';
+import type { Value } from '../../../src/graph.js';
+import type { Ops } from '../../../src/ops/ops.generated.js';
+import { DTYPE_CODES, type DType } from '../../../src/types.js';
+import type { AttentionSite } from '../site.js';
+import { dtypeOf, rankOf, sizeAt } from '../structure/trace.js';
+import type { AttentionDims } from '../views.js';
+import type { Kind } from './kind.js';
+import { lazily } from './lazily.js';
+import { at } from './weights.js';
+
+/**
+ * Attention over more keys and values than the graph's own. The joint softmax is taken over scores: those of the new
+ * keys stand in front of the masked ones, and the weights are cut apart behind it. Masks, positions and the shapes of
+ * everything else stay as they are:
+ *
+ *   P = softmax([scale·q·(keyScale·Kₙ)ᵀ, scores]),  y = P[l:]·V + P[:l]·Vₙ
+ */
+export const attention: Kind<AttentionSite> = {
+  dims: ({ path, dtype, heads, keyValueHeads, headDim, cross, hidden }): AttentionDims => ({
+    path,
+    dtype,
+    heads,
+    keyValueHeads,
+    headDim,
+    cross,
+    hidden: hidden !== undefined,
+  }),
+
+  stored: () => ({}),
+
+  open({ op }, site) {
+    const { softmax, product, query, hidden } = site;
+    const view = lazily(attention.dims(site), {
+      x: () => (hidden === undefined ? undefined : hidden.node.input(hidden.index)),
+    });
+    const weights = softmax.output(0);
+    return {
+      view,
+      slots: {
+        keys: (keys) => {
+          const length = lengthOf(keys, site);
+          const scores = softmax.input(0);
+          const factor = site.scale * site.keyScale;
+          const spread = typed(op, repeated(op, keys, site), dtypeOf(query.node.input(query.index)));
+          const perm = rankOf(keys) === 4 ? [0, 1, 3, 2] : [0, 2, 1];
+          const raw = op.MatMul(query.node.input(query.index), op.Transpose(spread, { perm }));
+          const scaled = factor === 1 ? raw : op.Mul(raw, factor);
+          const joint = op.Concat([typed(op, scaled, dtypeOf(scores)), scores], { axis: -1 });
+          return {
+            at: { before: softmax },
+            redirects: [
+              { from: scores, to: joint, only: at(softmax, 0) },
+              { from: weights, to: op.Slice(weights, [length], [END], [-1]) },
+            ],
+          };
+        },
+        values: (values) => {
+          const length = lengthOf(values, site);
+          const own = product.node.output(0);
+          const dtype = dtypeOf(own);
+          const share = typed(op, op.Slice(weights, [0], [length], [-1]), dtype);
+          const added = op.MatMul(share, typed(op, repeated(op, values, site), dtype));
+          return { at: { after: product.node }, redirects: [{ from: own, to: op.Add(own, added) }] };
+        },
+      },
+    };
+  },
+};
+
+/** Behind every axis. */
+const END = Number.MAX_SAFE_INTEGER;
+
+function lengthOf(value: Value, { path }: AttentionSite): number {
+  const rank = rankOf(value);
+  return (
+    (rank === 3 || rank === 4 ? sizeAt(value, -2) : undefined) ??
+    fail('E_TYPE', {
+      message: 'More keys and values need 3 or 4 axes, [heads, length, head], and a known length',
+      where: path,
+    })
+  );
+}
+
+/** Keys or values once per query head: grouped queries share them in runs. */
+function repeated(op: Ops, value: Value, { heads, keyValueHeads, headDim }: AttentionSite): Value {
+  if (keyValueHeads === heads) return value;
+  const repeats = heads / keyValueHeads;
+  const batched = rankOf(value) === 4;
+  const axis = batched ? 2 : 1;
+  const lead = batched ? [1, 1] : [1];
+  const spread = op.Expand(op.Unsqueeze(value, [axis]), [...lead, repeats, 1, 1]);
+  return op.Reshape(spread, batched ? [0, heads, -1, headDim] : [heads, -1, headDim]);
+}
+
+function typed(op: Ops, value: Value, dtype: DType | undefined): Value {
+  return dtype === undefined || dtypeOf(value) === dtype ? value : op.Cast(value, { to: DTYPE_CODES[dtype] });
+}
