@@ -3,6 +3,7 @@ import { fail } from '../src/errors.js';
 import type { Model } from '../src/model.js';
 import type { DType } from '../src/types.js';
 import { hasAdapterRecord } from './adapter-record.js';
+import type { InsertEntry } from './insert-entry.js';
 import {
   configureMethod,
   type Method,
@@ -11,22 +12,15 @@ import {
   type SharedDims,
   siteKindsOf,
 } from './methods/method.js';
-import { resolveMethod } from './methods/registry.js';
 import type { SurveyResult } from './methods/survey.js';
+import type { Preset } from './presets/preset.js';
+import { expandEntries } from './presets/registry.js';
 import { findSites } from './sites/index.js';
 import { dimsOf } from './sites/kinds/index.js';
 import type { Site } from './sites/site.js';
 import { modulePath, selectSites, type Targeting } from './sites/targeting.js';
 
-/** One method with its targets. Several stack in the order given, where they meet. */
-export interface InsertEntry {
-  /** A shipped method's id, or a method of one's own. */
-  readonly method: Method | string;
-  /** The method's configuration; defaults where absent. */
-  readonly config?: Readonly<Record<string, unknown>>;
-  /** Which sites; see `passes/sites/targeting.ts`. Default: the method's own targets. */
-  readonly targeting?: Targeting;
-}
+export type { InsertEntry } from './insert-entry.js';
 
 export interface PlannedEntry {
   readonly method: Method;
@@ -58,6 +52,8 @@ export interface InsertPlan {
 export interface PlanInsertOptions {
   /** Methods of one's own, by id. */
   readonly methods?: readonly Method[];
+  /** Compositions of one's own, by id. */
+  readonly presets?: readonly Preset[];
   /** Module paths by value or node name, for models whose names are lost. */
   readonly paths?: ReadonlyMap<string, string>;
 }
@@ -66,7 +62,7 @@ export interface PlanInsertOptions {
 export function planInsert(
   model: Model,
   entries: readonly InsertEntry[],
-  { methods, paths }: PlanInsertOptions = {},
+  { methods, presets, paths }: PlanInsertOptions = {},
 ): InsertPlan {
   if (hasAdapterRecord(model))
     fail('E_UNSUPPORTED', {
@@ -74,10 +70,8 @@ export function planInsert(
       remedy: 'Insert all methods at once into the base model, or fold the adapter first',
     });
   const found = findSites(model, paths === undefined ? {} : { paths });
-  const plan: InsertPlan[] = entries.map((entry, index) => {
-    const method = resolveMethod(entry.method, methods);
-    return planEntry(found, index, method, entry);
-  });
+  const expanded = expandEntries(entries, { methods, presets });
+  const plan: InsertPlan[] = expanded.map((entry, index) => planEntry(found, index, entry.method, entry));
   return {
     entries: plan.flatMap((part) => part.entries),
     sites: plan.flatMap(({ sites }) => sites),
@@ -94,7 +88,10 @@ function planEntry(found: readonly Site[], entry: number, method: Method, given:
       message: `${method.id} adapts ${kinds.join(' and ')} sites, and the model has none`,
       remedy: 'See peft-compile inspect for what the model has; a static or fused export may hide it',
     });
-  const targeting = given.targeting ?? { targets: method.defaultTargets as Targeting['targets'] };
+  const targeting: Targeting = {
+    ...given.targeting,
+    targets: given.targeting?.targets ?? (method.defaultTargets as Targeting['targets']),
+  };
   const sites: PlannedSite[] = [];
   const skipped: SkippedSite[] = [];
   for (const { site, overrides } of selectSites(offered, targeting)) {

@@ -13,12 +13,13 @@ import { isFloat, tensorType } from '../src/types.js';
 import {
   type AdapterParam,
   type AdapterRecord,
-  type AdapterSite,
   allParams,
+  jsonOf,
   methodsOf,
   trainableParams,
   writeAdapterRecord,
 } from './adapter-record.js';
+import { planCollapse, type RecordedModule } from './collapse.js';
 import {
   type InsertEntry,
   type InsertPlan,
@@ -30,9 +31,10 @@ import {
 } from './insert-plan.js';
 import { constants } from './inspect/parameters.js';
 import { isDerived } from './methods/derived.js';
-import type { Method } from './methods/method.js';
+import { hasSayInTraining, type Method } from './methods/method.js';
 import { resolveMethod } from './methods/registry.js';
 import type { Pass } from './pass.js';
+import type { Preset } from './presets/preset.js';
 import { type RunOptions, runPasses } from './runner.js';
 import { findSites } from './sites/index.js';
 import { storedOf } from './sites/kinds/index.js';
@@ -48,6 +50,8 @@ export interface InsertSettings {
   readonly baseDigest?: string;
   /** Methods of one's own, by id. */
   readonly methods?: readonly Method[];
+  /** Compositions of one's own, by id. */
+  readonly presets?: readonly Preset[];
   /** Module paths by value or node name, for models whose names are lost. */
   readonly paths?: ReadonlyMap<string, string>;
   readonly run?: RunOptions;
@@ -92,9 +96,12 @@ export function applyInsert(
   const base = countWeights(model);
   const taken = valueNames(model);
   const params = new Map<string, { readonly value: Value; readonly recorded: AdapterParam }>();
-  const recorded: AdapterSite[] = [];
+  const baseNames = valueNames(model);
+  const recorded: RecordedModule[] = [];
   const placements: Placement[] = [];
-  for (const { entry, path, kind, config, sites, params: planned } of planModules(plan)) {
+  for (const module of planModules(plan)) {
+    const { entry, path, kind, config, sites, params: planned } = module;
+    const method = methodAt(plan, entry);
     const recordedParams: Record<string, AdapterParam> = {};
     const values: Record<string, Value> = {};
     for (const param of planned) {
@@ -106,16 +113,22 @@ export function applyInsert(
       recordedParams[param.role] = made.recorded;
       values[param.role] = made.value;
     }
-    recorded.push({ entry, path, kind, config: jsonOf(config), params: recordedParams });
-    for (const site of sites)
-      placements.push({ entry, site, layer: { method: methodAt(plan, entry), config, params: values } });
+    const site = { entry, path, kind, config: jsonOf(config), params: recordedParams };
+    recorded.push({ module, method, site });
+    for (const site of sites) placements.push({ entry, site, layer: { method, config, params: values } });
   }
+  const { sites, formulas } = planCollapse(recorded, baseNames);
   const record: AdapterRecord = {
     version: 2,
-    entries: plan.entries.map(({ method, config }) => ({ method: method.id, config: jsonOf(config) })),
+    entries: plan.entries.map(({ method, config }) => ({
+      method: method.id,
+      config: jsonOf(config),
+      ...(hasSayInTraining(method) ? { trains: true } : {}),
+    })),
     seed,
     ...(baseDigest === undefined ? {} : { base: baseDigest }),
-    sites: recorded,
+    sites: [...sites],
+    ...(formulas === undefined ? {} : { formulas }),
   };
   runPasses(model, [placePass(`insert ${methodsOf(record)}`, placements)], run);
   writeAdapterRecord(model, record);
@@ -237,10 +250,6 @@ function makeParam(
       weightDecay: spec.weightDecay ?? true,
     },
   };
-}
-
-function jsonOf(config: Readonly<Record<string, unknown>>): AdapterSite['config'] {
-  return JSON.parse(JSON.stringify(config)) as AdapterSite['config'];
 }
 
 function countElements(params: readonly AdapterParam[]): number {

@@ -7,6 +7,7 @@ import { z } from 'zod';
 import { fail } from '../../src/errors.js';
 import type { Value } from '../../src/graph.js';
 import type { Initializer } from '../../src/initializer.js';
+import { didYouMean } from '../../src/nearest.js';
 import type { Ops } from '../../src/ops/ops.generated.js';
 import type { DType } from '../../src/types.js';
 import { describeIssues } from '../../src/zod-issues.js';
@@ -230,6 +231,13 @@ export function defineMethod<
   } as unknown as Method;
 }
 
+/** Whether a method acts while training, beyond its nodes: with a penalty, or a procedure between steps. */
+export function hasSayInTraining(method: Method): boolean {
+  return (
+    method.procedure !== undefined || Object.values(method.sites).some(({ penalty }) => penalty !== undefined)
+  );
+}
+
 /** Kinds of sites a method has rules for. */
 export function siteKindsOf(method: Method): SiteKind[] {
   return Object.keys(method.sites) as SiteKind[];
@@ -247,15 +255,31 @@ export function rulesFor(method: Method, kind: SiteKind, path: string): AnySiteR
   );
 }
 
-/** Checks a configuration against the method's schema and fills in defaults. Throws E_USAGE. */
+/** What has settings: a method or a preset. */
+export interface Configurable {
+  readonly id: string;
+  readonly config: z.ZodType<Record<string, unknown>>;
+}
+
+/** Names of the settings. */
+export function settingsOf({ config }: Configurable): string[] {
+  return Object.keys(z.toJSONSchema(config, { io: 'input', unrepresentable: 'any' }).properties ?? {});
+}
+
+/** Checks a configuration against the schema and fills in defaults. Throws E_USAGE. */
 export function configureMethod(
-  method: Method,
+  method: Configurable,
   config: Readonly<Record<string, unknown>>,
 ): Record<string, unknown> {
   const result = method.config.safeParse(config);
   if (result.success) return result.data;
+  const known = settingsOf(method);
+  const unknown = result.error.issues.flatMap((issue) =>
+    issue.code === 'unrecognized_keys' && issue.path.length === 0 ? issue.keys : [],
+  );
+  const hints = known.length === 0 ? [] : unknown.map((key) => didYouMean(key, known));
   return fail('E_USAGE', {
-    message: `Configuration of ${method.id} is invalid: ${describeIssues(result.error, Object.keys(z.toJSONSchema(method.config, { io: 'input' }).properties ?? {}))}`,
-    remedy: `See peft-compile methods ${method.id}`,
+    message: `Configuration of ${method.id} is invalid: ${describeIssues(result.error, known)}`,
+    remedy: [...hints, `See peft-compile methods ${method.id}`].join(' '),
   });
 }

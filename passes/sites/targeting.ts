@@ -16,12 +16,12 @@ const indices = z.union([z.int().min(0), z.array(z.int().min(0))]);
 
 export const targetingSchema = z.strictObject({
   targets: names.describe(
-    "Modules to adapt: a list of names or path endings, one regular expression for whole paths, or 'all-linear' (PEFT target_modules)",
+    "Modules to adapt: a list of names or path endings and of roles ('role:query', 'role:up'), one regular expression for whole paths, 'all-linear' (PEFT target_modules), or 'all' for every place of the method's kind",
   ),
   exclude: names.optional().describe('Modules to leave out, by the same rules (PEFT exclude_modules)'),
   layers: indices
     .optional()
-    .describe('Only layers of these indices (PEFT layers_to_transform; list targets only)'),
+    .describe('Only layers of these indices (PEFT layers_to_transform; not with a regular expression)'),
   layersPattern: names
     .optional()
     .describe('Name of the list of layers, where paths hold several numbers (PEFT layers_pattern)'),
@@ -49,7 +49,8 @@ export interface SelectedSite {
 }
 
 /**
- * The sites that `targeting` names, in model order. Every call of a module is selected with it; a column range of a
+ * The sites that `targeting` names, in model order. Beside PEFT's names, `all` is every site offered, and `role:<role>`
+ * the linears or blocks with that role (`role:query`, `role:down`, `role:attention`), alone or in a list. Every call of a module is selected with it; a column range of a
  * packed linear only by its own name, and never beside its whole. Throws E_NO_MATCH when a target, an exclusion or a
  * pattern matches nothing, E_USAGE when a regular expression or a combination is wrong.
  */
@@ -96,7 +97,39 @@ function targetTest(sites: readonly Site[], targets: string | readonly string[])
     const heads = outputHeads(sites);
     return (site) => site.kind === 'linear' && site.packedIn === undefined && !heads.has(site.path);
   }
-  return namesTest(sites, targets, 'Target');
+  if (targets === 'all') return (site) => site.kind !== 'linear' || site.packedIn === undefined;
+  const list = typeof targets === 'string' && roleOf(targets) === undefined ? targets : [targets].flat();
+  if (typeof list === 'string') return namesTest(sites, list, 'Target');
+  const names = list.filter((name) => roleOf(name) === undefined);
+  const named = names.length === 0 ? undefined : namesTest(sites, names, 'Target');
+  const ofRole = roleTest(
+    sites,
+    list.flatMap((name) => roleOf(name) ?? []),
+  );
+  return (site) => named?.(site) === true || ofRole(site);
+}
+
+const ROLE = 'role:';
+
+/** The role that a target names. */
+function roleOf(target: string): string | undefined {
+  return target.startsWith(ROLE) ? target.slice(ROLE.length) : undefined;
+}
+
+/** Places by what they are for. A model need not have all of the roles, but one of them. */
+function roleTest(sites: readonly Site[], wanted: readonly string[]): Test {
+  const role = (site: Site) => ('role' in site ? site.role : undefined);
+  const known = new Set(sites.map(role).filter((name) => name !== undefined));
+  const [first] = wanted;
+  if (first !== undefined && !wanted.some((name) => known.has(name as never)))
+    fail('E_NO_MATCH', {
+      message: `No module of the model is known to be ${wanted.map((name) => `'${name}'`).join(' or ')}`,
+      remedy:
+        known.size === 0
+          ? 'Name the modules instead: no structure of a transformer was found'
+          : `It has ${[...known].map((name) => ROLE + name).join(', ')}; or name modules`,
+    });
+  return (site) => wanted.includes(role(site) ?? '');
 }
 
 /** PEFT's two ways of naming modules; every name has to match something. */
@@ -131,12 +164,16 @@ function excludeTest(sites: readonly Site[], { exclude, modulesToSave }: Options
   return (site) => excluded?.(site) === true || saved.some((pattern) => pattern.test(modulePath(site)));
 }
 
+function isKeyword(targets: string): boolean {
+  return ['all', 'all-linear'].includes(targets.toLowerCase()) || roleOf(targets) !== undefined;
+}
+
 function layerTest({ targets, layers, layersPattern }: Options): Test {
   const wanted = layers === undefined ? [] : [layers].flat();
   if (wanted.length === 0) return () => true;
-  if (typeof targets === 'string')
+  if (typeof targets === 'string' && !isKeyword(targets))
     return fail('E_USAGE', {
-      message: 'Layers can be selected only where targets are a list of names',
+      message: 'Layers cannot be selected beside a regular expression',
       remedy: 'Give targets as a list, or put the layers into the regular expression',
     });
   const given = layersPattern === undefined ? [] : [layersPattern].flat();
