@@ -33,6 +33,23 @@ const adapterParam = z.object({
 const adapterEntry = z.object({
   method: z.string(),
   config: z.record(z.string(), z.json()),
+  /** The method has a say while training (a penalty, a procedure): whoever trains needs the method itself. */
+  trains: z.boolean().optional(),
+});
+
+/** A parameter of the simpler method, with the formula of its values. */
+const collapsedParam = adapterParam.extend({
+  /** Index into the record's `formulas`. */
+  formula: z.int().min(0),
+  /** What feeds the formula: parameters by key, tensors of the base by name. */
+  inputs: z.record(z.string(), z.union([z.object({ param: z.string() }), z.object({ base: z.string() })])),
+});
+
+/** What remains of a site of training-only structure when the adapter is saved: a site of a simpler method. */
+const adapterCollapse = z.object({
+  method: z.string(),
+  config: z.record(z.string(), z.json()),
+  params: z.record(z.string(), collapsedParam),
 });
 
 const adapterSite = z.object({
@@ -43,6 +60,7 @@ const adapterSite = z.object({
   /** The method's configuration at this site, rank and alpha patterns applied. */
   config: z.record(z.string(), z.json()),
   params: z.record(z.string(), adapterParam),
+  collapse: adapterCollapse.optional(),
 });
 
 export const adapterRecordSchema = z.looseObject({
@@ -54,12 +72,16 @@ export const adapterRecordSchema = z.looseObject({
   base: z.string().optional(),
   /** By entry, then in model order. */
   sites: z.array(adapterSite),
+  /** Models of opset 18 in the textual syntax, of which sites collapse; see `passes/collapse.ts`. */
+  formulas: z.array(z.string()).optional(),
 });
 
 export type AdapterRecord = z.infer<typeof adapterRecordSchema>;
 export type AdapterEntry = z.infer<typeof adapterEntry>;
 export type AdapterSite = z.infer<typeof adapterSite>;
 export type AdapterParam = z.infer<typeof adapterParam>;
+export type AdapterCollapse = z.infer<typeof adapterCollapse>;
+export type CollapsedParam = z.infer<typeof collapsedParam>;
 
 /** True when `insert` left a record in this model. */
 export function hasAdapterRecord(model: Model): boolean {
@@ -120,4 +142,9 @@ export function allParams(record: AdapterRecord): AdapterParam[] {
 /** Ids of the methods, each once: `lora`, `prefix + parallel`. */
 export function methodsOf({ entries }: AdapterRecord): string {
   return [...new Set(entries.map(({ method }) => method))].join(' + ');
+}
+
+/** A configuration as the record holds it. */
+export function jsonOf(config: Readonly<Record<string, unknown>>): AdapterSite['config'] {
+  return JSON.parse(JSON.stringify(config)) as AdapterSite['config'];
 }

@@ -75,11 +75,15 @@ export class FoldFormula {
     { recorded, fold }: FoldLayer,
     site: Site = this.site,
   ): StoredValuesOf | string {
-    const params = Object.fromEntries(
-      Object.entries(recorded.params).map(([role, param]) => [role, this.#param(role, param)]),
-    );
-    const folded = fold(this.builder.op, stored, params, recorded.config, dimsOf(site));
+    const folded = fold(this.builder.op, stored, this.params(recorded), recorded.config, dimsOf(site));
     return typeof folded.impossible === 'string' ? folded.impossible : (folded as StoredValuesOf);
+  }
+
+  /** Parameters of a site as inputs. */
+  params({ params }: AdapterSite): Readonly<Record<string, Value>> {
+    return Object.fromEntries(
+      Object.entries(params).map(([role, param]) => [role, this.#param(role, param)]),
+    );
   }
 
   /** Depends on the methods and sites alone: formulas of equal text share a session. */

@@ -50,7 +50,8 @@ export async function loadSession(
   }
 }
 
-function decoded(source: ModelSource): Model {
+/** The model itself, read or decoded where it is not in memory. */
+export function decoded(source: ModelSource): Model {
   if (typeof source === 'string') return readModel(source);
   return source instanceof Uint8Array ? decodeModel(source) : source;
 }

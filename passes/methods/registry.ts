@@ -1,10 +1,15 @@
 /** The methods that ship with the package. A method of one's own is passed as an object instead of an id. */
 import { fail } from '../../src/errors.js';
 import { didYouMean } from '../../src/nearest.js';
+import bitfit from './bitfit.js';
+import full from './full.js';
+import hiwi from './hiwi.js';
+import ia3 from './ia3.js';
+import lnTuning from './ln-tuning.js';
 import lora from './lora.js';
 import type { Method } from './method.js';
 
-export const METHODS: readonly Method[] = [lora];
+export const METHODS: readonly Method[] = [lora, ia3, bitfit, lnTuning, full, hiwi];
 
 /**
  * The method itself, or the one of that id: of one's own first, then of those shipped. Throws E_NO_MATCH with the
@@ -12,7 +17,7 @@ export const METHODS: readonly Method[] = [lora];
  */
 export function resolveMethod(method: Method | string, own: readonly Method[] = []): Method {
   if (typeof method !== 'string') return method;
-  const known = [...own, ...METHODS];
+  const known = [...own, ...METHODS].flatMap((one) => [one, ...simplerThan(one)]);
   return (
     known.find(({ id }) => id === method) ??
     fail('E_NO_MATCH', {
@@ -23,4 +28,9 @@ export function resolveMethod(method: Method | string, own: readonly Method[] = 
       ),
     })
   );
+}
+
+/** What sites of a method may collapse to: records of saved adapters name it, whoever registered it. */
+function simplerThan({ sites }: Method): Method[] {
+  return Object.values(sites).flatMap(({ collapse }) => (collapse === undefined ? [] : [collapse.method]));
 }

@@ -77,6 +77,8 @@ export interface TrainResult {
   readonly log: string;
   /** Elements that were trained. */
   readonly trainable: number;
+  /** Elements of the adapter file: training-only structure is gone, frozen tensors are there. */
+  readonly stored: number;
   readonly seconds: number;
   readonly params: ReadonlyMap<string, HostTensor>;
   /** Names of the classes by label, where labels were given as text. */

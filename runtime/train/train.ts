@@ -2,7 +2,6 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { fail } from '../../src/errors.js';
-import { writeAdapter } from '../adapter-file.js';
 import { loadArtifacts, type TrainArtifacts } from '../artifacts.js';
 import { Collator, checkDataset } from '../data/batch.js';
 import { type Dataset, splitDataset } from '../data/dataset.js';
@@ -19,6 +18,7 @@ import { listed, naming } from './naming.js';
 import { checkOptions, scheduleOf, type TrainOptions, type TrainResult, totalSteps } from './options.js';
 import { persist } from './persist.js';
 import { Plan } from './plan.js';
+import { checkSaving, writeTrained } from './save.js';
 import { learningRate } from './schedule.js';
 import { Stepper, type StepResult } from './stepper.js';
 
@@ -82,12 +82,17 @@ interface Run {
   readonly plan: Plan;
   readonly steps: number;
   readonly seed: number;
+  /** Elements of the adapter file that the run will write. */
+  readonly stored: number;
   readonly fingerprint: Fingerprint;
   readonly schedule: ReturnType<typeof scheduleOf>;
 }
 
-async function prepare(options: TrainOptions, { manifest }: TrainArtifacts): Promise<Run> {
+async function prepare(options: TrainOptions, artifacts: TrainArtifacts): Promise<Run> {
+  const { manifest } = artifacts;
   checkOptions(options);
+  // An adapter that could not be saved is an error now, not at the end of the run.
+  const stored = checkSaving(artifacts);
   const seed = options.seed ?? 0;
   const given = options.load?.tokenizer;
   const tokenizer: TextTokenizer | undefined = typeof given === 'string' ? loadTokenizer(given) : given;
@@ -140,6 +145,7 @@ async function prepare(options: TrainOptions, { manifest }: TrainArtifacts): Pro
     plan,
     steps,
     seed,
+    stored,
     schedule,
     fingerprint: fingerprintOf({ manifest, data, batchSize, dropLast, shuffle, seed, schedule }),
   };
@@ -278,11 +284,8 @@ async function loop(context: LoopContext): Promise<TrainResult> {
     options.restoreBest === true && reason !== 'interrupted' ? await checkpoints.bestParams() : undefined;
   const params = best ?? (await stepper.params());
   if (reason !== 'interrupted') {
-    const tensors = new Map([...artifacts.initial, ...params]);
     // What an earlier run left was dealt with before the first step, hence `force`.
-    await persist(options.signal, () =>
-      writeAdapter(adapterPath, artifacts.record, tensors, { force: true }),
-    );
+    await persist(options.signal, () => writeTrained(adapterPath, artifacts, params, { force: true }));
   }
   const seconds = (performance.now() - began) / 1000;
   emit({ type: 'end', step, reason, seconds });
@@ -295,6 +298,7 @@ async function loop(context: LoopContext): Promise<TrainResult> {
     checkpoint: checkpoints.last,
     log: log.path,
     trainable,
+    stored: run.stored,
     seconds,
     params,
     ...(run.data.classes === undefined ? {} : { classes: run.data.classes }),

@@ -128,8 +128,9 @@ async function run(path: string, given: TrainFlags, command: Command): Promise<v
     print(
       `validation loss ${last.loss.toFixed(4)}${last.perplexity === undefined ? '' : `, perplexity ${last.perplexity.toFixed(2)}`}`,
     );
+  const stored = result.stored === result.trainable ? '' : ` (${formatCount(result.stored)} stored)`;
   print(
-    `${formatCount(result.trainable)} weights trained for ${result.steps} steps in ${result.seconds.toFixed(1)} s`,
+    `${formatCount(result.trainable)} weights trained${stored} for ${result.steps} steps in ${result.seconds.toFixed(1)} s`,
   );
   if (result.adapter !== undefined) print(`adapter ${pc.green(result.adapter)}`);
   else if (result.checkpoint === undefined) print('interrupted before the first step; start again');
