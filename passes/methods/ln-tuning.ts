@@ -1,0 +1,25 @@
+import { z } from 'zod';
+import { inPlace, SHAPES_OF, trainedInPlace } from './in-place.js';
+import { defineMethod } from './method.js';
+
+/**
+ * LayerNorm tuning: gain and offset of the norms train, RMSNorms have the gain alone: `y = normalize(x)·g_trained +
+ * o_trained`. Where a module multiplies by one plus its weight (Gemma), the weight is what trains, as in PEFT.
+ */
+export default defineMethod({
+  id: 'ln-tuning',
+  summary: 'Train gains and offsets of normalizations',
+  paper: {
+    title: 'Tuning LayerNorm in Attention: Towards Efficient Multi-Modal LLM Finetuning',
+    arxiv: '2312.11420',
+  },
+  config: z.strictObject({}),
+  defaultTargets: 'all',
+  sites: {
+    norm: {
+      params: (site) => trainedInPlace(SHAPES_OF.norm(site), undefined, 'ln_tuning_layers.'),
+      attach: (_op, _site, params) => inPlace(params),
+      fold: (_op, _stored, params) => inPlace(params),
+    },
+  },
+});
