@@ -42,7 +42,7 @@ export async function digestWeights(model: Model): Promise<string> {
   const hash = createHash('sha256');
   const buffer = new Uint8Array(PIECE);
   let hashed = 0;
-  for (const part of partsOf(model)) {
+  for (const part of weightParts(model)) {
     hashed += part.byteLength;
     if (hashed > TURN) {
       hashed = 0;
@@ -55,8 +55,8 @@ export async function digestWeights(model: Model): Promise<string> {
   return finish(hash);
 }
 
-/** What is hashed, in order. */
-function* partsOf(model: Model): Generator<Uint8Array | TensorData> {
+/** What `digestWeights` hashes, in order. */
+export function* weightParts(model: Model): Generator<Uint8Array | TensorData> {
   for (const graph of walkGraphs(model.graph)) {
     const named = weightsOf(graph).map((value) => ({ name: value.label, tensor: payloadOf(value) }));
     named.sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0));

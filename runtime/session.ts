@@ -4,7 +4,6 @@
  * model runs, and CPU inputs reach ORT without a copy when the caller gives the buffers away (`transfer`).
  */
 import { existsSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
 import { fail, PeftCompileError } from '../src/errors.js';
 import { byteSize } from '../src/types.js';
@@ -18,6 +17,7 @@ import type {
   TensorInfo,
   Tensors,
 } from './session-protocol.js';
+import { workerFile } from './worker-file.js';
 
 export type { TensorInfo, Tensors } from './session-protocol.js';
 
@@ -355,11 +355,8 @@ function rawOptions(options: SessionOptions): RawSessionOptions {
   };
 }
 
-/** The worker is plain JavaScript: next to this file when built, in `dist/` when this file runs as TypeScript. */
 function workerPath(): string {
-  const path = import.meta.url.endsWith('.ts')
-    ? fileURLToPath(new URL('../dist/runtime/session-worker.js', import.meta.url))
-    : fileURLToPath(new URL('./session-worker.js', import.meta.url));
+  const path = workerFile('session-worker');
   if (!existsSync(path))
     fail('E_RUNTIME', {
       message: 'The session worker is not built',

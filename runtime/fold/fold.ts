@@ -19,7 +19,7 @@ import type { Model } from '../../src/model.js';
 import { readModel, type WriteOptions, writeModel } from '../../src/onnx/index.js';
 import type { Tensor } from '../../src/tensor.js';
 import { type AdapterFile, modelTensors, readAdapter } from '../adapter-file.js';
-import { digestWeights } from '../digest.js';
+import { digestAside } from '../digest-aside.js';
 import { type VerifyOptions, type VerifyReport, verify } from '../verify.js';
 import { refuseBaseFiles } from './base-files.js';
 import { FormulaEvaluator } from './evaluator.js';
@@ -91,13 +91,42 @@ export async function fold(options: FoldOptions): Promise<FoldReport> {
   const adapter = typeof options.adapter === 'string' ? await readAdapter(options.adapter) : options.adapter;
   const base = typeof options.model === 'string' ? readModel(options.model) : options.model;
   if (options.out !== undefined) refuseBaseFiles(base, writtenFiles(options.out, options.write));
-  const baseDigest = await digestWeights(base);
   const history = foldHistory(base);
-  if (options.anyBase !== true) checkBase(base, baseDigest, adapter, history);
+  const digest = digestAside(base);
+  const check = async (): Promise<void> => {
+    const found = await digest;
+    if (options.anyBase !== true) checkBase(base, found, adapter, history);
+  };
+  try {
+    // The digest that the check insists on is known before the base is hashed.
+    const baseDigest = (options.anyBase === true ? undefined : adapter.record.base) ?? (await digest);
+    return await foldChecked(base, adapter, options, { history, baseDigest, check });
+  } catch (cause) {
+    // Whatever else went wrong, the wrong base is what to mend first.
+    await check();
+    throw cause;
+  }
+}
 
+interface BaseCheck {
+  readonly history: readonly FoldRecord[];
+  readonly baseDigest: string;
+  /** Throws for the wrong base. It runs beside all other work, and is over before the merged file gets its name. */
+  readonly check: () => Promise<void>;
+}
+
+async function foldChecked(
+  base: Model,
+  adapter: AdapterFile,
+  options: FoldOptions,
+  { history, baseDigest, check }: BaseCheck,
+): Promise<FoldReport> {
   const merged = cloneModel(base).model;
   const plan = planFold(merged, adapter.record, planOptions(options));
-  if (options.out === undefined) return { out: undefined, ...describe(plan, new Map()) };
+  if (options.out === undefined) {
+    await check();
+    return { out: undefined, ...describe(plan, new Map()) };
+  }
   checkPlan(plan, options.keep ?? false);
 
   runPasses(merged, [separateShared(plan)], {});
@@ -114,7 +143,7 @@ export async function fold(options: FoldOptions): Promise<FoldReport> {
     version: 1,
   };
   merged.metadata.set(FOLDED_METADATA_KEY, JSON.stringify([...history, record]));
-  const payloads = await writeFolded(merged, plan, adapter, options, options.out);
+  const payloads = await writeFolded(merged, plan, adapter, options, options.out, check);
   const proof = proveFold(expected, readModel(options.out), planned);
   if (!proof.holds)
     fail('E_VERIFY', {
@@ -152,6 +181,7 @@ async function writeFolded(
   adapter: AdapterFile,
   options: FoldOptions,
   out: string,
+  beforeCommit: () => Promise<void>,
 ): Promise<Map<string, FoldedData>> {
   const evaluator = new FormulaEvaluator();
   const payloads = new Map<string, FoldedData>();
@@ -166,7 +196,7 @@ async function writeFolded(
       payloads.set(target.label, data);
       setPayload(target, { ...tensor, data });
     }
-    await writeModel(merged, out, { force: options.force ?? false, ...options.write });
+    await writeModel(merged, out, { force: options.force ?? false, ...options.write, beforeCommit });
   } finally {
     await evaluator.close();
   }

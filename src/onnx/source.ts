@@ -73,7 +73,8 @@ const collector = new FinalizationRegistry<{ fd: number | undefined }>((slot) =>
  */
 export class FileSource extends Source {
   readonly length: number;
-  readonly #identity: string;
+  /** Device, inode, size and time of change: what a file is known by when it is opened again. */
+  readonly identity: string;
   readonly #slot: { fd: number | undefined } = { fd: undefined };
 
   constructor(
@@ -88,7 +89,7 @@ export class FileSource extends Source {
       fail('E_IO', { message: 'Not a regular file', where: label, remedy: 'Give the path of a file.' });
     }
     this.length = stat.size;
-    this.#identity = identity(stat);
+    this.identity = identityOf(stat);
     collector.register(this, this.#slot);
   }
 
@@ -97,7 +98,7 @@ export class FileSource extends Source {
     const fd = this.#slot.fd;
     if (fd === undefined) {
       const again = this.#open();
-      if (identity(fstatSync(again)) !== this.#identity) {
+      if (identityOf(fstatSync(again)) !== this.identity) {
         this.close();
         fail('E_IO', {
           message: 'The file changed while it was in use',
@@ -178,7 +179,7 @@ export class FileSource extends Source {
   }
 }
 
-function identity(stat: { dev: number; ino: number; size: number; mtimeMs: number }): string {
+function identityOf(stat: { dev: number; ino: number; size: number; mtimeMs: number }): string {
   return `${stat.dev}:${stat.ino}:${stat.size}:${stat.mtimeMs}`;
 }
 

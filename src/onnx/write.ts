@@ -22,6 +22,8 @@ export interface WriteOptions {
   readonly force?: boolean;
   /** Called now and then with the bytes written so far and those to write. */
   readonly onProgress?: (written: number, total: number) => void;
+  /** Called when all files are complete on disk and none has its name; what it throws leaves everything as it was. */
+  readonly beforeCommit?: () => Promise<void>;
   /** Model file size from which `keep` moves payloads to a data file. */
   readonly inlineLimit?: number;
 }
@@ -87,6 +89,7 @@ export async function writeModel(
     } finally {
       if (pending.at(-1)?.file !== modelFile) modelFile.abort();
     }
+    await options.beforeCommit?.();
     for (const { file } of pending) file.commit();
   } catch (cause) {
     for (const { file } of pending) file.revert();

@@ -7,6 +7,7 @@ import { readModel, writeModel } from '../../../src/onnx/index.js';
 import type { Tensor } from '../../../src/tensor.js';
 import { modelTensors, readAdapter, writeAdapter } from '../../adapter-file.js';
 import { writeArtifacts } from '../../artifacts.js';
+import { digestWeights } from '../../digest.js';
 import { bertClassifier } from '../models/bert.js';
 import type { BenchTask } from '../task.js';
 import { withLora } from './lora.js';
@@ -48,7 +49,9 @@ export const writeRandomAdapter: BenchTask = async (input) => {
   for (const site of record.sites)
     for (const { key, shape: dims, dtype } of Object.values(site.params))
       tensors.set(key, initTensor(normal(0.02), dtype, dims, 1, key));
-  await writeAdapter(given.out, record, tensors);
+  // As training records it, so that a fold checks its base.
+  const base = await digestWeights(readModel(given.model));
+  await writeAdapter(given.out, { ...record, base }, tensors);
   return { sites: record.sites.length };
 };
 
