@@ -40,9 +40,12 @@ export class FormulaEvaluator {
     return session;
   }
 
-  /** Formulas run once per weight: repacking or arenas would only hold memory. */
+  /**
+   * Formulas run once per weight: repacking or arenas would only hold memory, and threads that spin between runs would
+   * take the processor from reading and writing.
+   */
   async #open(formula: Model): Promise<Session> {
-    const options = { prepack: false, memPattern: false, arena: false };
+    const options = { prepack: false, memPattern: false, arena: false, spin: false };
     return this.#host.createSession(await encodeModel(formula), options);
   }
 }
