@@ -2,14 +2,18 @@
 import { fail } from '../../src/errors.js';
 import { didYouMean } from '../../src/nearest.js';
 import bitfit from './bitfit.js';
+import dora from './dora.js';
 import full from './full.js';
 import hiwi from './hiwi.js';
 import ia3 from './ia3.js';
+import krona from './krona.js';
 import lnTuning from './ln-tuning.js';
+import loha from './loha.js';
+import lokr from './lokr.js';
 import lora from './lora.js';
 import type { Method } from './method.js';
 
-export const METHODS: readonly Method[] = [lora, ia3, bitfit, lnTuning, full, hiwi];
+export const METHODS: readonly Method[] = [lora, ia3, bitfit, lnTuning, full, hiwi, dora, loha, lokr, krona];
 
 /**
  * The method itself, or the one of that id: of one's own first, then of those shipped. Throws E_NO_MATCH with the
