@@ -1,13 +1,23 @@
 /** The kinds of sites, by name. */
 import type { Builder } from '../../../src/ops/builder.js';
 import type { Site, SiteKind } from '../site.js';
+import { attention } from './attention.js';
 import { embedding } from './embedding.js';
 import type { Kind, OpenSite, Stack, StoredTensor } from './kind.js';
 import { linear } from './linear.js';
+import { norm } from './norm.js';
+import { position } from './position.js';
+import { prompt } from './prompt.js';
+import { sublayer } from './sublayer.js';
 
 const KINDS: { readonly [K in SiteKind]?: Kind<Extract<Site, { kind: K }>> } = {
   linear,
   embedding,
+  norm,
+  sublayer,
+  attention,
+  position,
+  prompt,
 };
 
 /** The entry of a site's kind; the table pairs them by type, which a lookup by `kind` cannot express. */
