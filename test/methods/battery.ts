@@ -86,16 +86,16 @@ export function battery(index: number, count: number): void {
 
       test('folds to the same graph with the same outputs', async () => {
         const { record, model } = await inserted(fixture, method);
-        const adapter = join(folder, `${fixture.name}.safetensors`);
+        const adapter = join(folder, `${method.id}.${fixture.name}.safetensors`);
         await writeAdapter(adapter, record, randomParameters(record, model));
         const plan = await fold({ model: fixture.path, adapter });
-        // A base that was not folded at all must fail the comparison below by as much again.
+        // A base that was not folded at all must fail the comparison below, and not narrowly.
         const unfolded = readModel(fixture.path);
         attachAdapter(unfolded, record, await modelTensors(await readAdapter(adapter)));
         const effect = await verify(fixture.path, unfolded);
-        expect(effect.worst.relative).toBeGreaterThan(2 * effect.tolerance);
+        expect(effect.worst.relative).toBeGreaterThan(1.5 * effect.tolerance);
 
-        const out = join(folder, fixture.name, 'merged.onnx');
+        const out = join(folder, method.id, fixture.name, 'merged.onnx');
         if (plan.impossible.length > 0)
           await expect(fold({ model: fixture.path, adapter, out })).rejects.toMatchObject({
             code: 'E_UNSUPPORTED',
