@@ -1,0 +1,7 @@
+/** By the method that a reference names. A family has a file of its own. */
+import type { MethodMapping } from '../reference-support.js';
+import { loraFamily } from './lora-family.js';
+
+export const MAPPINGS: Readonly<Record<string, MethodMapping>> = {
+  ...loraFamily,
+};
