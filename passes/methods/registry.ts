@@ -2,9 +2,11 @@
 import { fail } from '../../src/errors.js';
 import { didYouMean } from '../../src/nearest.js';
 import bitfit from './bitfit.js';
+import compacter from './compacter.js';
 import dora from './dora.js';
 import full from './full.js';
 import hiwi from './hiwi.js';
+import houlsby from './houlsby.js';
 import ia3 from './ia3.js';
 import krona from './krona.js';
 import lnTuning from './ln-tuning.js';
@@ -12,8 +14,33 @@ import loha from './loha.js';
 import lokr from './lokr.js';
 import lora from './lora.js';
 import type { Method } from './method.js';
+import pTuning from './p-tuning.js';
+import pafi from './pafi.js';
+import parallel from './parallel.js';
+import pfeiffer from './pfeiffer.js';
+import prefix from './prefix.js';
+import prompt from './prompt.js';
 
-export const METHODS: readonly Method[] = [lora, ia3, bitfit, lnTuning, full, hiwi, dora, loha, lokr, krona];
+export const METHODS: readonly Method[] = [
+  lora,
+  ia3,
+  bitfit,
+  lnTuning,
+  full,
+  hiwi,
+  pafi,
+  dora,
+  loha,
+  lokr,
+  krona,
+  houlsby,
+  pfeiffer,
+  parallel,
+  compacter,
+  prefix,
+  prompt,
+  pTuning,
+];
 
 /**
  * The method itself, or the one of that id: of one's own first, then of those shipped. Throws E_NO_MATCH with the

@@ -47,8 +47,8 @@ export interface AttentionDims extends Dims {
   readonly keyValueHeads: number;
   readonly headDim: number;
   readonly cross: boolean;
-  /** Whether the block's hidden states are known: gates read them. */
-  readonly hidden: boolean;
+  /** Width of the block's hidden states, where they are known: gates read them. */
+  readonly hiddenDim: number | undefined;
 }
 
 /** Integer or float positions of the tokens. */

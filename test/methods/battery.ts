@@ -27,7 +27,7 @@ import { type ModelFixture, modelFixtures } from '../helpers/fixtures.js';
 const SETTINGS: Readonly<Record<string, unknown>> = {
   rank: 3,
   alpha: 5,
-  size: 5,
+  size: 8,
   length: 3,
   ratio: 0.2,
   /** Block sizes that divide every width of the fixtures. */

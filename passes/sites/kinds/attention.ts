@@ -24,7 +24,7 @@ export const attention: Kind<AttentionSite> = {
     keyValueHeads,
     headDim,
     cross,
-    hidden: hidden !== undefined,
+    hiddenDim: hidden === undefined ? undefined : sizeAt(hidden.node.input(hidden.index), -1),
   }),
 
   stored: () => ({}),
@@ -53,6 +53,7 @@ export const attention: Kind<AttentionSite> = {
               { from: scores, to: joint, only: at(softmax, 0) },
               { from: weights, to: op.Slice(weights, [length], [END], [-1]) },
             ],
+            retyped: [weights],
           };
         },
         values: (values) => {
@@ -61,7 +62,11 @@ export const attention: Kind<AttentionSite> = {
           const dtype = dtypeOf(own);
           const share = typed(op, op.Slice(weights, [0], [length], [-1]), dtype);
           const added = op.MatMul(share, typed(op, repeated(op, values, site), dtype));
-          return { at: { after: product.node }, redirects: [{ from: own, to: op.Add(own, added) }] };
+          return {
+            at: { after: product.node },
+            redirects: [{ from: own, to: op.Add(own, added) }],
+            retyped: [weights],
+          };
         },
       },
     };

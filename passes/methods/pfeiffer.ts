@@ -1,0 +1,30 @@
+import { z } from 'zod';
+import { defineMethod } from './method.js';
+import { bottleneck, bottleneckParams, bottleneckSettings, NON_LINEAR } from './parts/bottleneck.js';
+
+/**
+ * Pfeiffer adapters. One bottleneck per layer, behind the feed-forward block: `z' = z + s·(f(u Wd + bd) Wu + bu)`, with
+ * z what the block adds to the residual stream h. In post-norm models u = LN(z + h), the layer's own normalization
+ * applied before the adapter and again after it: `out = LN(A(LN(z + h)) + z + h)`; in pre-norm models u = z + h. Wu starts
+ * at zero, so that the adapted model equals the base before training; `init: bert` starts as AdapterHub does.
+ */
+export default defineMethod({
+  id: 'pfeiffer',
+  summary: 'One bottleneck adapter per layer, behind the feed-forward block',
+  paper: {
+    title: 'AdapterFusion: Non-Destructive Task Composition for Transfer Learning',
+    arxiv: '2005.00247',
+  },
+  config: z.strictObject(bottleneckSettings({ reduction: 16, activation: 'relu', scaling: 1 })),
+  sites: {
+    sublayer: {
+      params: ({ dim }, config) => bottleneckParams(dim, config),
+      attach: (op, { z, residual, normalize, path }, params, config, context) => {
+        const u = normalize(op.Add(z, residual));
+        return { z: op.Add(z, bottleneck(op, u, params, config, context, path)) };
+      },
+      fold: NON_LINEAR,
+    },
+  },
+  defaultTargets: 'role:feed-forward',
+});

@@ -1,0 +1,106 @@
+import { z } from 'zod';
+import { fail } from '../../src/errors.js';
+import { normal, type Random, uniform } from '../../src/initializer.js';
+import type { PromptDims } from '../sites/views.js';
+import { derived } from './derived.js';
+import { defineMethod, type Impossible, type ParamSpec } from './method.js';
+
+const config = z
+  .strictObject({
+    length: z.int().min(1).default(20).describe('Virtual tokens l in front of the sequence'),
+    init: z
+      .enum(['normal', 'uniform', 'vocabulary', 'text'])
+      .default('normal')
+      .describe(
+        'Initial embeddings: normal (N(0, 1)), uniform (±0.5), vocabulary (of tokens drawn at random), text (of `tokens`)',
+      ),
+    vocabulary: z
+      .int()
+      .min(1)
+      .optional()
+      .describe(
+        'Draw from this many first tokens of the vocabulary; default: all (the paper: the 5000 most common)',
+      ),
+    tokens: z
+      .array(z.int().min(0))
+      .min(1)
+      .optional()
+      .describe('Ids of the tokens of the text, for `init: text`; repeated or cut to the length'),
+  })
+  .refine(({ init, tokens }) => (init === 'text') === (tokens !== undefined), {
+    path: ['tokens'],
+    message: "token ids of a text go with init 'text', and it needs them",
+  });
+
+type Config = z.output<typeof config>;
+
+/** Why no prompt folds. */
+export const PROMPT_IMPOSSIBLE: Impossible = {
+  impossible:
+    'virtual tokens make the sequence longer, which no weight of the model does; serve them with emit --target adapted, or train a method that folds, such as lora',
+};
+
+/** Distinct numbers below `count`, as long as there are enough. */
+function draw(length: number, count: number, random: Random): number[] {
+  const drawn = new Set<number>();
+  const ids: number[] = [];
+  while (ids.length < length) {
+    const id = Math.floor(random() * count);
+    if (drawn.has(id) && drawn.size < count) continue;
+    drawn.add(id);
+    ids.push(id);
+  }
+  return ids;
+}
+
+/** Ids of the tokens whose embeddings the prompt starts as. */
+function textOf({ vocab, path }: PromptDims, tokens: readonly number[], length: number): number[] {
+  const unknown = tokens.find((id) => id >= vocab);
+  if (unknown !== undefined)
+    fail('E_USAGE', {
+      message: `Token ${unknown} is not in the vocabulary of ${vocab}`,
+      where: path,
+      remedy: "Encode the text with the model's own tokenizer",
+    });
+  return Array.from({ length }, (_, i) => tokens[i % tokens.length] as number);
+}
+
+function initOf(site: PromptDims, { init, length, vocabulary, tokens = [] }: Config): ParamSpec['init'] {
+  switch (init) {
+    case 'normal':
+      return normal(1);
+    case 'uniform':
+      return uniform(0.5);
+    case 'vocabulary':
+      return derived((op, { w }, random) =>
+        op.Gather(w, draw(length, Math.min(vocabulary ?? site.vocab, site.vocab), random)),
+      );
+    case 'text': {
+      const ids = textOf(site, tokens, length);
+      return derived((op, { w }) => op.Gather(w, ids));
+    }
+  }
+}
+
+/**
+ * Prompt tuning. l trained embeddings stand in front of the embedded tokens: `E' = [P; W[ids]]`, with everything else that
+ * has a number per token extended: masks by ones, positions counted from the first virtual token. Outputs keep their
+ * shape: rows of virtual tokens are cut off. Training does not start at the base.
+ */
+export default defineMethod({
+  id: 'prompt',
+  summary: 'Trained embeddings of virtual tokens in front of the sequence',
+  paper: { title: 'The Power of Scale for Parameter-Efficient Prompt Tuning', arxiv: '2104.08691' },
+  config,
+  sites: {
+    prompt: {
+      params: (site, config) => ({
+        prompt: { shape: [config.length, site.dim], init: initOf(site, config), key: 'prompt_embeddings' },
+      }),
+      attach: (_op, _site, { prompt }) => ({ prompt }),
+      fold: PROMPT_IMPOSSIBLE,
+    },
+  },
+  startsAsBase: false,
+  defaultTargets: 'all',
+});
