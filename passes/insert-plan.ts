@@ -12,7 +12,7 @@ import {
   type SharedDims,
   siteKindsOf,
 } from './methods/method.js';
-import type { SurveyResult } from './methods/survey.js';
+import type { Found, SurveyResult } from './methods/survey.js';
 import type { Preset } from './presets/preset.js';
 import { expandEntries } from './presets/registry.js';
 import { findSites } from './sites/index.js';
@@ -33,6 +33,8 @@ export interface PlannedSite {
   readonly entry: number;
   readonly site: Site;
   readonly config: Record<string, unknown>;
+  /** Of the method's survey, for derived values. */
+  readonly arrays?: Found['arrays'];
 }
 
 export interface SkippedSite {
@@ -128,7 +130,10 @@ export function withSurveys(
     const method = methodAt(plan, entry);
     if (result === undefined) sites.push(planned);
     else if ('skip' in result) skipped.push({ path: site.path, method: method.id, reason: result.skip });
-    else sites.push({ ...planned, config: configureMethod(method, { ...planned.config, ...result.facts }) });
+    else {
+      const { facts, arrays = {} } = result;
+      sites.push({ ...planned, config: configureMethod(method, { ...planned.config, ...facts }), arrays });
+    }
   }
   for (const entry of plan.entries.keys())
     requireSites({
@@ -152,6 +157,8 @@ export interface PlannedParam {
   readonly dtype: DType;
   /** The site whose stored tensors derived values read: the first that has the parameter. */
   readonly site: Site;
+  /** Arrays of the method's survey at that site. */
+  readonly arrays: NonNullable<Found['arrays']>;
 }
 
 /** Parameters of one method at one module; several calls of the module share them. */
@@ -184,12 +191,12 @@ export function planModules(plan: InsertPlan): PlannedModule[] {
   const shared = plan.entries.map((entry, index) => sharedParams(plan, entry, index, claim));
   return [...byModule.values()].map((calls) => {
     const [first] = calls as [PlannedSite];
-    const { entry, site, config } = first;
+    const { entry, site, config, arrays } = first;
     const method = methodAt(plan, entry);
     const path = modulePath(site);
     const specs = rulesFor(method, site.kind, path).params(dimsOf(site), config);
     const own = Object.entries(specs).map(([role, spec]) =>
-      param(role, spec, site, claim(`${path}.${spec.key ?? role}`)),
+      param(role, spec, site, claim(`${path}.${spec.key ?? role}`), arrays),
     );
     return {
       entry,
@@ -217,6 +224,12 @@ function sharedParams(
   );
 }
 
-function param(role: string, spec: ParamSpec, site: Site, key: string): PlannedParam {
-  return { role, key, spec, dtype: spec.dtype ?? site.dtype, site };
+function param(
+  role: string,
+  spec: ParamSpec,
+  site: Site,
+  key: string,
+  arrays: PlannedParam['arrays'] = {},
+): PlannedParam {
+  return { role, key, spec, dtype: spec.dtype ?? site.dtype, site, arrays };
 }

@@ -10,8 +10,14 @@ export interface HostArray {
   readonly data: Float64Array;
 }
 
-/** What no op expresses: factorisations, selections. The result fills the parameter's shape, row-major. */
-export type HostTransform = (input: HostArray) => Float64Array | BigInt64Array;
+/**
+ * What no op expresses: factorisations, selections. The result fills the parameter's shape, row-major. `arrays` are those
+ * of the method's survey at the site.
+ */
+export type HostTransform = (
+  input: HostArray,
+  arrays: Readonly<Record<string, BigInt64Array>>,
+) => Float64Array | BigInt64Array;
 
 /** A value computed when the method is inserted. */
 export interface DerivedInit {

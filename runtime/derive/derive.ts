@@ -29,7 +29,7 @@ export async function deriveValues(plan: InsertPlan, seed: number): Promise<Map<
 }
 
 async function derive(
-  { key, spec, dtype, site }: PlannedParam,
+  { key, spec, dtype, site, arrays }: PlannedParam,
   { of, then }: DerivedInit,
   seed: number,
   evaluator: FormulaEvaluator,
@@ -44,7 +44,7 @@ async function derive(
   const direct = feeds[output.name ?? ''];
   const computed = direct ?? (await evaluator.run(model, feeds));
   const numbers = Float64Array.from(numbersOf(computed) as ArrayLike<number>);
-  const result = then === undefined ? numbers : then({ dims: computed.dims, data: numbers });
+  const result = then === undefined ? numbers : then({ dims: computed.dims, data: numbers }, arrays);
   if (result.length !== countOf(spec.shape))
     fail('E_TYPE', {
       message: `The derived initial value has ${result.length} elements, its parameter is [${spec.shape.join(', ')}]`,

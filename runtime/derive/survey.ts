@@ -8,6 +8,7 @@ import type { StoredTensor } from '../../passes/sites/kinds/kind.js';
 import type { Site } from '../../passes/sites/site.js';
 import { modulePath } from '../../passes/sites/targeting.js';
 import { fail } from '../../src/errors.js';
+import type { Value } from '../../src/graph.js';
 import { byteSize } from '../../src/types.js';
 import { FormulaEvaluator } from '../fold/evaluator.js';
 import { countOf, loadTensor, numbersOf } from '../host-tensor.js';
@@ -18,14 +19,17 @@ import { operand } from './operand.js';
 const BLOCK = 1 << 20;
 
 const context: SurveyContext = {
-  async tensors(file) {
-    const found = new Map<string, { dims: readonly number[]; data: Float64Array }>();
-    for (const [name, tensor] of readSafetensors(file).tensors) {
-      const numbers = numbersOf(await loadTensor(tensor)) as ArrayLike<number | bigint>;
-      found.set(name, { dims: tensor.dims, data: Float64Array.from(numbers as ArrayLike<number>, Number) });
-    }
-    return found;
-  },
+  tensors: (file) =>
+    new Map(
+      [...readSafetensors(file).tensors].map(([name, tensor]) => [
+        name,
+        {
+          dtype: tensor.dtype,
+          dims: tensor.dims,
+          read: async () => Float64Array.from(numbersOf(await loadTensor(tensor))),
+        },
+      ]),
+    ),
 };
 
 /** The plan with the facts that the surveys of its methods found. */
@@ -59,21 +63,26 @@ function surveyedSite(site: Site): SurveyedSite {
   };
 }
 
-/** Blocks of a stored tensor, in the order in which it is stored; a part of a packed one is taken out of it first. */
+/** Blocks of a stored tensor from the file; where the formulas see other numbers than it holds, these, all at once. */
 async function* readStored(site: Site, slot: 'w' | 'b', stored: StoredTensor): AsyncGenerator<Float32Array> {
   const tensor =
     payloadOf(stored.value) ??
     fail('E_INVALID_GRAPH', { message: 'The weight of a site holds no numbers', where: stored.value.label });
-  if (stored.columns !== undefined || stored.storage !== 'dense') {
-    const formula = new FoldFormula(site, 'float32');
-    const output = formula.stored()[slot];
-    if (output === undefined) return;
-    const model = formula.finish(output);
+  const formula = new FoldFormula(site, 'float32');
+  const seen = formula.stored()[slot];
+  if (seen === undefined) return;
+  if (stored.storage !== 'dense')
+    fail('E_UNSUPPORTED', {
+      message: `The weight is stored ${stored.storage}; its numbers are not in the file as they are`,
+      where: site.path,
+      remedy: 'Choose a method that does not read weights, such as lora, or dequantise the model first',
+    });
+  if (!rearranges(seen)) {
     const evaluator = new FormulaEvaluator();
     try {
-      const computed = await evaluator.run(model, {
-        [model.graph.inputs[0]?.name ?? '']: await operand(stored.value),
-      });
+      const model = formula.finish(seen);
+      const [input] = model.graph.inputs;
+      const computed = await evaluator.run(model, { [input?.name ?? '']: await operand(stored.value) });
       yield numbersOf(computed) as Float32Array;
     } finally {
       await evaluator.close();
@@ -84,6 +93,13 @@ async function* readStored(site: Site, slot: 'w' | 'b', stored: StoredTensor): A
   for (let start = 0; start < count; start += BLOCK) {
     const length = Math.min(BLOCK, count - start);
     const data = tensor.data.read(byteSize(tensor.dtype, start), byteSize(tensor.dtype, length));
-    yield Float32Array.from(numbersOf({ dtype: tensor.dtype, dims: [length], data }) as ArrayLike<number>);
+    yield Float32Array.from(numbersOf({ dtype: tensor.dtype, dims: [length], data }));
   }
+}
+
+/** Whether a value is an input of its formula with the same numbers in another order, all of them. */
+function rearranges(value: Value): boolean {
+  const { producer } = value;
+  if (producer === undefined) return true;
+  return (producer.op === 'Transpose' || producer.op === 'Reshape') && rearranges(producer.input(0));
 }
