@@ -12,7 +12,9 @@ export interface InsertEntry {
   readonly targeting?: EntryTargeting;
 }
 
-export type EntryTargeting = Omit<Targeting, 'targets'> & Partial<Pick<Targeting, 'targets'>>;
+export type EntryTargeting = Omit<Targeting, 'targets'> & {
+  readonly targets?: Targeting['targets'] | undefined;
+};
 
 /** An entry whose method is found. */
 export interface ResolvedEntry extends InsertEntry {

@@ -21,10 +21,11 @@ export function knownIds({ methods = [], presets = [] }: Own = {}): string[] {
   return [...chosen, ...presets, ...PRESETS].map(({ id }) => id);
 }
 
-/** The method or preset of an id, of one's own first. Throws E_NO_MATCH with the nearest id. */
+/** The method or preset of an id, of one's own first. Throws E_NO_MATCH with the nearest id; `where` is the place that names it. */
 export function resolveNamed(
   id: string,
   own: Own = {},
+  where?: string,
 ): { readonly method: Method } | { readonly preset: Preset } {
   const preset = findPreset(id, own);
   if (preset !== undefined) return { preset };
@@ -32,6 +33,7 @@ export function resolveNamed(
   if (method === undefined)
     return fail('E_NO_MATCH', {
       message: `There is no method or preset '${id}'`,
+      ...(where === undefined ? {} : { where }),
       remedy: `${didYouMean(id, knownIds(own))} See peft-compile methods`,
     });
   if (method.internal !== undefined)
@@ -43,9 +45,9 @@ export function resolveNamed(
 }
 
 /** What has the settings of an entry. */
-export function configurableOf(method: Method | string, own: Own = {}): Configurable {
+export function configurableOf(method: Method | string, own: Own = {}, where?: string): Configurable {
   if (typeof method !== 'string') return method;
-  const named = resolveNamed(method, own);
+  const named = resolveNamed(method, own, where);
   return 'preset' in named ? named.preset : named.method;
 }
 

@@ -5,6 +5,7 @@ import { EXIT } from '../errors.js';
 import { choice } from './choice.js';
 import pc from './colour.js';
 import { loadUserConfig } from './config.js';
+import { addConfigOptions } from './config-option.js';
 import { formatPercent, print, printJson, warn } from './output.js';
 import { table } from './table.js';
 
@@ -18,13 +19,13 @@ interface FoldFlags {
   readonly externalData: 'keep' | 'inline' | 'file';
   readonly keep?: boolean;
   readonly anyBase?: boolean;
-  readonly config?: string;
+  readonly config?: string | false;
   readonly force?: boolean;
   readonly json?: boolean;
 }
 
 export function foldCommand(): Command {
-  return new Command('fold')
+  const command = new Command('fold')
     .summary('fold an adapter into the weights of its base model')
     .description(
       "Fold an adapter into the weights of its base model. The merged model is the base's own graph with other numbers: that is proved after writing, tensor by tensor and node by node.",
@@ -56,10 +57,10 @@ export function foldCommand(): Command {
     )
     .option('--keep', 'fold what folds and leave the rest of the adapter in the graph')
     .option('--any-base', 'fold into weights other than those of the training run, or a second time')
-    .option('--config <file>', 'module that exports methods of your own')
     .option('--force', 'overwrite the output')
     .option('--quiet', 'no report, only errors and warnings')
-    .option('--json', 'print a JSON report')
+    .option('--json', 'print a JSON report');
+  return addConfigOptions(command)
     .addHelpText(
       'after',
       `

@@ -71,3 +71,8 @@ function jsonOrText(text: string): unknown {
     return text;
   }
 }
+
+/** Collects the words of a repeatable option; one may hold several, `a,b`. */
+export function words(text: string, previous: readonly string[] = []): string[] {
+  return [...previous, ...text.split(',').map((word) => word.trim())];
+}

@@ -5,13 +5,14 @@ import { fail } from '../errors.js';
 import { inferModel } from '../infer/index.js';
 import { didYouMean } from '../nearest.js';
 import { readModel, writeModel } from '../onnx/index.js';
-import { loadUserConfig } from './config.js';
+import { loadUserConfig, type UserConfig } from './config.js';
+import { addConfigOptions } from './config-option.js';
 import { count } from './options.js';
 import { print, printJson } from './output.js';
 import { table } from './table.js';
 
 interface RunFlags {
-  readonly config: string;
+  readonly config?: string | false;
   readonly out: string;
   readonly pass?: readonly string[];
   readonly validate: NonNullable<RunOptions['validate']>;
@@ -21,11 +22,10 @@ interface RunFlags {
 }
 
 export function runCommand(): Command {
-  return new Command('run')
+  const command = new Command('run')
     .summary('run passes of your own over a model')
     .description('Run the passes of a config module over a model, in their order, and write the result.')
     .argument('<model>', 'ONNX model')
-    .requiredOption('--config <file>', 'module that exports passes of your own')
     .requiredOption('-o, --out <file>', 'where the model goes')
     .option('--pass <names...>', 'only these passes, in this order')
     .addOption(
@@ -35,15 +35,15 @@ export function runCommand(): Command {
     )
     .option('--stop-after <n>', 'stop after n edits, to find the one that broke a model', count)
     .option('--force', 'overwrite the output')
-    .option('--json', 'print a JSON report')
-    .action(run);
+    .option('--json', 'print a JSON report');
+  return addConfigOptions(command).action(run);
 }
 
 async function run(path: string, flags: RunFlags): Promise<void> {
-  const { passes } = await loadUserConfig(flags.config);
+  const user = await loadUserConfig(flags.config);
   const model = readModel(path);
   inferModel(model);
-  const { log, complete } = runPasses(model, chosen(passes, flags), {
+  const { log, complete } = runPasses(model, chosen(user, flags), {
     validate: flags.validate,
     ...(flags.stopAfter === undefined ? {} : { stopAfter: flags.stopAfter }),
   });
@@ -61,22 +61,23 @@ async function run(path: string, flags: RunFlags): Promise<void> {
 }
 
 /** All passes of the module, or those named. */
-function chosen(passes: readonly Pass[], { pass: names, config }: RunFlags): readonly Pass[] {
+function chosen({ passes, path }: UserConfig, { pass: names }: RunFlags): readonly Pass[] {
+  const where = path === undefined ? {} : { where: path };
   const known = passes.map(({ name }) => name);
   if (names !== undefined)
     return names.map(
       (wanted) =>
         passes.find(({ name }) => name === wanted) ??
         fail('E_NO_MATCH', {
-          message: `The config module has no pass '${wanted}'`,
-          where: config,
+          message: `The config file has no pass '${wanted}'`,
+          ...where,
           remedy: didYouMean(wanted, known),
         }),
     );
   if (passes.length > 0) return passes;
   return fail('E_USAGE', {
-    message: 'The config module exports no passes',
-    where: config,
-    remedy: 'Write `export default defineConfig({ passes })`',
+    message: path === undefined ? 'There is no config file with passes' : 'The config file brings no passes',
+    ...where,
+    remedy: 'Write `export default defineConfig({ passes })` into peft-compile.config.mjs, or give --config',
   });
 }

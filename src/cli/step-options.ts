@@ -5,6 +5,8 @@ import { OPTIMIZERS } from '../../passes/optimizers/index.js';
 import type { StepOptions } from '../../passes/targets/step.js';
 import { SCHEDULES } from '../../runtime/train/schedule.js';
 import { choice } from './choice.js';
+import { loadUserConfig, type TrainConfig } from './config.js';
+import { addConfigOptions } from './config-option.js';
 import { count, countFromZero, number, pair } from './options.js';
 
 export interface StepFlags {
@@ -21,13 +23,43 @@ export interface StepFlags {
   readonly dropout?: number;
 }
 
-/** The flags of `addStepOptions` by the name that commander gives them. */
+/** The flags that shape a training graph, by the name that commander gives them. */
 export const SETTLED: ReadonlySet<string> = new Set(
-  addStepOptions(new Command()).options.map((option) => option.attributeName()),
+  addGraphOptions(new Command()).options.map((option) => option.attributeName()),
 );
 
-/** Adds the options of a training graph to a command. */
+/** Adds the options of a training graph to a command, and the config file that may hold them. */
 export function addStepOptions(command: Command): Command {
+  return addConfigOptions(addGraphOptions(command)).hook('preAction', (_command, verb) => applyConfig(verb));
+}
+
+/** Entries of a config file whose option has another name. */
+const RENAMED: { readonly [Key in keyof TrainConfig]?: string } = {
+  learningRate: 'lr',
+  lossConfig: 'lossSet',
+  optimizerConfig: 'optimizerSet',
+};
+
+/** Options that a config file must not bring where the command line has the other. */
+const EXCLUSIVE: Readonly<Record<string, string>> = {
+  microBatch: 'accumulation',
+  accumulation: 'microBatch',
+};
+
+/** Lays the training options of the config file under those of the command line. */
+async function applyConfig(verb: Command): Promise<void> {
+  const { config } = verb.opts<{ config?: string | false }>();
+  const { train, seed } = await loadUserConfig(config);
+  const given = (name: string) => verb.getOptionValueSource(name) === 'cli';
+  const known = new Set(verb.options.map((option) => option.attributeName()));
+  for (const [key, value] of Object.entries({ ...train, seed })) {
+    const name = RENAMED[key as keyof TrainConfig] ?? key;
+    if (value === undefined || !known.has(name) || given(name) || given(EXCLUSIVE[name] ?? '')) continue;
+    verb.setOptionValueWithSource(name, value, 'config');
+  }
+}
+
+function addGraphOptions(command: Command): Command {
   return command
     .addOption(choice('--loss <id>', 'what is minimised', [...LOSSES.keys()]))
     .option(

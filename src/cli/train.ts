@@ -105,8 +105,9 @@ Examples:
 }
 
 async function run(path: string, given: TrainFlags, command: Command): Promise<void> {
-  const flags = withMicroBatches(given);
   const emitted = existsSync(join(path, MANIFEST_FILE));
+  // Emitted graphs have settled the size of their passes.
+  const flags = emitted ? given : withMicroBatches(given);
   const artifacts = emitted ? path : await artifactsOf(path, flags);
   const overrides = emitted ? overridesOf(path, command) : {};
   const view = trainView(flags.quiet === true || flags.json === true ? 'silent' : 'progress');
