@@ -5,6 +5,7 @@
  */
 import { fail } from '../src/errors.js';
 import type { Node, Value } from '../src/graph.js';
+import { retype } from '../src/infer/index.js';
 import type { Model } from '../src/model.js';
 import { Builder } from '../src/ops/builder.js';
 import type { Ops } from '../src/ops/ops.generated.js';
@@ -117,7 +118,7 @@ function* apply(
   // Inputs of the site first: what reads its output comes behind them.
   const order = Object.keys(slots).filter((slot) => replaced[slot] !== undefined);
   const wirings = order.map((slot) => ({ slot, ...slots[slot]!(replaced[slot]!) }));
-  for (const [index, { slot, at, redirects, replaced: value }] of wirings.entries()) {
+  for (const [index, { slot, at, redirects, replaced: value, retyped }] of wirings.entries()) {
     const needed = redirects.map(({ to }) => to);
     const nodes =
       index === wirings.length - 1
@@ -133,6 +134,7 @@ function* apply(
       ...(index === 0 ? { addInitializers: builder.initializers } : {}),
       redirect: redirects,
     };
+    if (retyped !== undefined) retype(builder.model, retyped);
   }
   const fold = (op: Ops, stored: StoredValuesOf): StoredValuesOf => {
     const folded = foldOf(op, stored, layer, site);

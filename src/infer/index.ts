@@ -2,3 +2,4 @@
 export { constantOf, intsOf, symbolicIntsOf } from './contents.js';
 export { inferModel, inferNode } from './engine.js';
 export type { Diagnostic } from './merge.js';
+export { retype } from './retype.js';

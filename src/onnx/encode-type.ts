@@ -1,4 +1,5 @@
 /** Types to `TypeProto`, and the rule that decides whether a declaration of the file still stands. */
+import { boundsOf, subDims } from '../dims.js';
 import { type Dim, DTYPE_CODES, type Shape, type ValueType } from '../types.js';
 import { decodeValueInfo } from './decode-type.js';
 import { DIM, SHAPE, TYPE, TYPE_PART, VALUE_INFO } from './fields.js';
@@ -65,7 +66,20 @@ function stillTrue(declared: ValueType | undefined, now: ValueType): boolean {
 function shapeStillTrue(declared: Shape | null, now: Shape | null): boolean {
   if (declared === null) return true;
   if (now === null || declared.length !== now.length) return false;
-  return declared.every((dim, i) => typeof dim !== 'number' || dim === now[i]);
+  return declared.every((dim, i) => dimStillTrue(dim, now[i] ?? null));
+}
+
+/**
+ * A symbol stands for any size, and inference may know it by another name; but not for a size that differs from the
+ * symbol's own, and not for one that a rewrite left unknown.
+ */
+function dimStillTrue(declared: Dim, now: Dim): boolean {
+  if (declared === null || typeof declared === 'number') return declared === null || declared === now;
+  if (now === null || typeof now === 'number' || now === declared) return now !== null;
+  const difference = subDims(now, declared);
+  if (difference === null || difference === 0) return true;
+  const { min, max } = boundsOf(difference);
+  return min < 0 && max > 0;
 }
 
 export function encodeType(type: ValueType): Rope {

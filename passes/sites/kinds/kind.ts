@@ -29,6 +29,8 @@ export interface SlotWiring {
   readonly redirects: readonly Redirect[];
   /** Name, shape or order of graph inputs and outputs never changes; nodes alone do. */
   readonly replaced?: Value;
+  /** Values that get another shape: once the edit is made, they and what follows are typed anew. */
+  readonly retyped?: readonly Value[];
 }
 
 /** A place that a method can replace. `wire` may build nodes that restore the layout of the op. */

@@ -41,12 +41,13 @@ export const prompt: Kind<PromptSite> = {
           const redirects: Redirect[] = [{ from: joined ?? y, to: extended }];
           for (const input of site.inputs)
             redirects.push({ from: input.value, to: FILLS[input.fill](builder, input.value, length) });
+          const retyped = redirects.map(({ to }) => to);
           for (const output of site.outputs) {
             const from = currentOutput(site, output.value);
             const to = op.Slice(from, [length], [END], [output.axis]);
             redirects.push({ from, to, only: isOutput(site) });
           }
-          return { at: { before: node }, redirects, replaced: extended };
+          return { at: { before: node }, redirects, replaced: extended, retyped };
         },
       },
     };

@@ -232,7 +232,7 @@ function keyChain(
 
 function hiddenOf(query: LinearSite, linears: Linears): Reading | undefined {
   const { node, xAxis, inDim } = wholeOf(query, linears);
-  const index = node.inputs.indexOf(query.x) >= 0 ? node.inputs.indexOf(query.x) : 0;
+  const index = Math.max(0, node.inputs.indexOf(query.x));
   if (xAxis !== -1) return undefined;
   const reading = unflattened({ node, index }, 3, inDim);
   return rankOf(reading.node.input(reading.index)) === 3 ? reading : undefined;
