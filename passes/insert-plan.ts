@@ -10,7 +10,7 @@ import {
   type ParamSpec,
   rulesFor,
   type SharedDims,
-  siteKindsOf,
+  targetKindsOf,
 } from './methods/method.js';
 import type { Found, SurveyResult } from './methods/survey.js';
 import type { Preset } from './presets/preset.js';
@@ -83,12 +83,14 @@ export function planInsert(
 
 function planEntry(found: readonly Site[], entry: number, method: Method, given: InsertEntry): InsertPlan {
   const config = configureMethod(method, given.config ?? {});
-  const kinds = siteKindsOf(method);
+  const kinds = targetKindsOf(method);
   const offered = found.filter((site) => kinds.includes(site.kind));
   if (offered.length === 0)
     fail('E_NO_MATCH', {
       message: `${method.id} adapts ${kinds.join(' and ')} sites, and the model has none`,
-      remedy: 'See peft-compile inspect for what the model has; a static or fused export may hide it',
+      remedy:
+        method.otherwise ??
+        'See peft-compile inspect for what the model has; a static or fused export may hide it',
     });
   const targeting: Targeting = {
     ...given.targeting,
@@ -102,7 +104,26 @@ function planEntry(found: readonly Site[], entry: number, method: Method, given:
     if (reason === undefined) sites.push({ entry, site, config: siteConfig });
     else skipped.push({ path: site.path, method: method.id, reason });
   }
+  sites.push(...companions(found, sites, { entry, method, config }));
   return requireSites({ entries: [{ method, config }], sites, skipped });
+}
+
+/** Sites that come along with those selected. */
+function companions(
+  found: readonly Site[],
+  selected: readonly PlannedSite[],
+  { entry, method, config }: PlannedEntry & { readonly entry: number },
+): PlannedSite[] {
+  return found
+    .filter((site) => {
+      const rules = method.sites[site.kind];
+      return (
+        rules?.alongside !== undefined &&
+        selected.some((other) => other.site.kind === rules.alongside) &&
+        rules.refuses?.(dimsOf(site), config) === undefined
+      );
+    })
+    .map((site) => ({ entry, site, config }));
 }
 
 /** Throws E_UNSUPPORTED when every targeted site was skipped. */

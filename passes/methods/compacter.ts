@@ -4,7 +4,7 @@ import { type Initializer, normal, zeros } from '../../src/initializer.js';
 import type { Ops } from '../../src/ops/ops.generated.js';
 import houlsby from './houlsby.js';
 import { defineMethod, type ParamSpec, type ParamSpecs, type ParamValues } from './method.js';
-import { bottleneckShape, bottleneckSize, NON_LINEAR, project } from './parts/bottleneck.js';
+import { bottleneckShape, bottleneckSize, NO_BLOCKS, NON_LINEAR, project } from './parts/bottleneck.js';
 import { type GateRole, gateOf, gateParams } from './parts/gate.js';
 import { xavierUniform } from './parts/initializers.js';
 
@@ -148,4 +148,5 @@ export default defineMethod({
     },
   },
   defaultTargets: 'all',
+  otherwise: NO_BLOCKS,
 });

@@ -1,6 +1,12 @@
 import { z } from 'zod';
 import { defineMethod } from './method.js';
-import { bottleneck, bottleneckParams, bottleneckSettings, NON_LINEAR } from './parts/bottleneck.js';
+import {
+  bottleneck,
+  bottleneckParams,
+  bottleneckSettings,
+  NO_BLOCKS,
+  NON_LINEAR,
+} from './parts/bottleneck.js';
 
 /**
  * Houlsby adapters. A bottleneck behind attention and behind the feed-forward block, before the residual sum:
@@ -23,4 +29,5 @@ export default defineMethod({
     },
   },
   defaultTargets: 'all',
+  otherwise: NO_BLOCKS,
 });

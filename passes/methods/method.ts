@@ -83,6 +83,11 @@ export interface Collapse<Kind extends SiteKind, Config, P extends string> {
 
 /** The rules of a method at one kind of site. */
 export interface SiteRules<Kind extends SiteKind, Config, P extends string, S extends string = never> {
+  /**
+   * Sites of this kind are no targets of their own: all of them come along where a site of that other kind is selected,
+   * whatever the targets are.
+   */
+  readonly alongside?: SiteKind;
   /** Why a site cannot take the method; undefined where it can. Default: every site can. */
   refuses?(site: SiteDims[Kind], config: Config): string | undefined;
   params(site: SiteDims[Kind], config: Config): ParamSpecs<P>;
@@ -96,8 +101,11 @@ export interface SiteRules<Kind extends SiteKind, Config, P extends string, S ex
   ): Partial<Record<SiteSlots[Kind], Value>>;
   readonly fold: Fold<Kind, Config, P | S>;
   readonly collapse?: Collapse<Kind, Config, P | S>;
-  /** A float32 scalar that joins the loss: regularisation of the parameters. */
-  penalty?(op: Ops, params: ParamValues<P | S>, config: Config): Value | undefined;
+  /**
+   * A float32 scalar that joins the loss while training: regularisation of the parameters, which are float32 here.
+   * `sites` is the number of sites whose penalties are added up: a mean over them divides by it.
+   */
+  penalty?(op: Ops, params: ParamValues<P | S>, config: Config, sites: number): Value | undefined;
 }
 
 export interface Paper {
@@ -110,6 +118,7 @@ export interface Paper {
  * (`passes/sites/kinds`), which the type forgets.
  */
 export interface AnySiteRules {
+  readonly alongside?: SiteKind;
   refuses?(site: object, config: Record<string, unknown>): string | undefined;
   params(site: object, config: Record<string, unknown>): ParamSpecs;
   attach(
@@ -121,7 +130,7 @@ export interface AnySiteRules {
   ): Readonly<Record<string, Value>>;
   readonly fold: AnyFold | Impossible;
   readonly collapse?: AnyCollapse;
-  penalty?(op: Ops, params: ParamValues, config: Record<string, unknown>): Value | undefined;
+  penalty?(op: Ops, params: ParamValues, config: Record<string, unknown>, sites: number): Value | undefined;
 }
 
 export type AnyFold = (
@@ -170,6 +179,8 @@ export interface Method {
   readonly learningRate: number;
   /** Why nobody chooses it by name: it is what another method collapses to. */
   readonly internal?: string;
+  /** What to do about a model that has no place for the method: another export, another method. */
+  readonly otherwise?: string;
 }
 
 /** Parameter names by kind of site, one type parameter each, so that all are inferred: L inear, E mbedding, … */
@@ -206,6 +217,7 @@ export interface MethodDefinition<
   readonly defaultTargets?: string | readonly string[];
   readonly learningRate?: number;
   readonly internal?: string;
+  readonly otherwise?: string;
 }
 
 /**
@@ -241,6 +253,11 @@ export function hasSayInTraining(method: Method): boolean {
 /** Kinds of sites a method has rules for. */
 export function siteKindsOf(method: Method): SiteKind[] {
   return Object.keys(method.sites) as SiteKind[];
+}
+
+/** Kinds of sites that targets of a method name: all but those that come alongside others. */
+export function targetKindsOf(method: Method): SiteKind[] {
+  return siteKindsOf(method).filter((kind) => method.sites[kind]?.alongside === undefined);
 }
 
 /** The rules of a method for a kind of site. Throws E_UNSUPPORTED, naming `path`, where it has none. */

@@ -5,7 +5,7 @@ import type { PromptDims } from '../sites/views.js';
 import { defineMethod, type ParamSpec, type ParamValues } from './method.js';
 import { dense, denseParams, table } from './parts/dense.js';
 import { type LstmShape, lstm, lstmParams } from './parts/lstm.js';
-import prompt, { PROMPT_IMPOSSIBLE } from './prompt.js';
+import prompt, { PROMPT_IMPOSSIBLE, PROMPT_OTHERWISE } from './prompt.js';
 
 const config = z.strictObject({
   length: z.int().min(1).default(20).describe('Virtual tokens l in front of the sequence'),
@@ -80,5 +80,6 @@ export default defineMethod({
     },
   },
   startsAsBase: false,
+  otherwise: PROMPT_OTHERWISE,
   defaultTargets: 'all',
 });

@@ -1,6 +1,12 @@
 import { z } from 'zod';
 import { defineMethod } from './method.js';
-import { bottleneck, bottleneckParams, bottleneckSettings, NON_LINEAR } from './parts/bottleneck.js';
+import {
+  bottleneck,
+  bottleneckParams,
+  bottleneckSettings,
+  NO_BLOCKS,
+  NON_LINEAR,
+} from './parts/bottleneck.js';
 
 /**
  * Parallel adapters, scaled or not. A bottleneck beside the feed-forward block: `z' = z + s·(f(x Wd + bd) Wu + bu)`, with
@@ -23,4 +29,5 @@ export default defineMethod({
     },
   },
   defaultTargets: 'role:feed-forward',
+  otherwise: NO_BLOCKS,
 });

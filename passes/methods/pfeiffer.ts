@@ -1,6 +1,12 @@
 import { z } from 'zod';
 import { defineMethod } from './method.js';
-import { bottleneck, bottleneckParams, bottleneckSettings, NON_LINEAR } from './parts/bottleneck.js';
+import {
+  bottleneck,
+  bottleneckParams,
+  bottleneckSettings,
+  NO_BLOCKS,
+  NON_LINEAR,
+} from './parts/bottleneck.js';
 
 /**
  * Pfeiffer adapters. One bottleneck per layer, behind the feed-forward block: `z' = z + s·(f(u Wd + bd) Wu + bu)`, with
@@ -27,4 +33,5 @@ export default defineMethod({
     },
   },
   defaultTargets: 'role:feed-forward',
+  otherwise: NO_BLOCKS,
 });

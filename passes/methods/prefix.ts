@@ -1,5 +1,4 @@
 import { z } from 'zod';
-import { fail } from '../../src/errors.js';
 import type { Value } from '../../src/graph.js';
 import { normal } from '../../src/initializer.js';
 import type { Ops } from '../../src/ops/ops.generated.js';
@@ -79,13 +78,7 @@ const prefix: Method = defineMethod({
   config,
   shared(sites, { length, projection, hidden }) {
     const first = sites.find((site) => site.kind === 'attention');
-    if (first === undefined)
-      return fail('E_UNSUPPORTED', {
-        message: 'None of the targeted modules is an attention that a prefix can stand in front of',
-        remedy:
-          'Target attention modules; where attention is fused into one op, export with attn_implementation="eager", or use lora or parallel',
-      });
-    if (!projection) return {} as ParamSpecs<Shared>;
+    if (!projection || first === undefined) return {} as ParamSpecs<Shared>;
     const { dtype } = first;
     const dim = width(first);
     const layer = denseParams(dim, hidden ?? dim, 'prefix_encoder.down');
@@ -133,6 +126,7 @@ const prefix: Method = defineMethod({
       },
     },
     position: {
+      alongside: 'attention',
       refuses: (_site, { positions }) => (positions === 'keep' ? 'positions are kept' : undefined),
       params: () => ({}),
       attach: (op, { positions }, _params, { length }) => ({ positions: op.Add(positions, length) }),
@@ -148,6 +142,8 @@ const prefix: Method = defineMethod({
     },
   },
   startsAsBase: false,
+  otherwise:
+    'Export with attn_implementation="eager", so that attention is not one fused op; or use lora or parallel, which need none',
   defaultTargets: 'all',
 });
 

@@ -40,6 +40,10 @@ export const PROMPT_IMPOSSIBLE: Impossible = {
     'virtual tokens make the sequence longer, which no weight of the model does; serve them with emit --target adapted, or train a method that folds, such as lora',
 };
 
+/** What to do about models whose sequence cannot grow. */
+export const PROMPT_OTHERWISE =
+  'Export with a symbolic sequence axis (dynamic_axes, dynamic_shapes), without cache inputs; or use prefix or lora, which leave the sequence as it is';
+
 /** Distinct numbers below `count`, as long as there are enough. */
 function draw(length: number, count: number, random: Random): number[] {
   const drawn = new Set<number>();
@@ -102,5 +106,6 @@ export default defineMethod({
     },
   },
   startsAsBase: false,
+  otherwise: PROMPT_OTHERWISE,
   defaultTargets: 'all',
 });

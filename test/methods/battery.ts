@@ -9,7 +9,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { z } from 'zod';
 import { attachAdapter, type InsertReport } from '../../passes/insert.js';
 import { type InsertEntry, planInsert } from '../../passes/insert-plan.js';
-import { type Method, siteKindsOf } from '../../passes/methods/method.js';
+import { type Method, targetKindsOf } from '../../passes/methods/method.js';
 import { METHODS } from '../../passes/methods/registry.js';
 import { findSites } from '../../passes/sites/index.js';
 import { modulePath } from '../../passes/sites/targeting.js';
@@ -43,7 +43,7 @@ export function testSettings({ config }: Method): Record<string, unknown> {
 
 /** A method at every site of a model that it takes; undefined where there is none. */
 export function everywhere(model: Model, method: Method): InsertEntry | undefined {
-  const kinds = siteKindsOf(method);
+  const kinds = targetKindsOf(method);
   const sites = findSites(model).filter(
     (site) => kinds.includes(site.kind) && (site.kind !== 'linear' || site.packedIn === undefined),
   );

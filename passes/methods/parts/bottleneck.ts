@@ -139,3 +139,7 @@ export const NON_LINEAR: Impossible = {
   impossible:
     'an activation stands between its two projections, so that no weight computes the same; serve it with emit --target adapted, or train lora, which folds',
 };
+
+/** What to do about models without residual blocks. */
+export const NO_BLOCKS =
+  'Adapters stand at residual blocks, sum = residual + block; in a model without them use lora, which needs none';
