@@ -139,6 +139,11 @@ export function allParams(record: AdapterRecord): AdapterParam[] {
   return [...byKey.values()];
 }
 
+/** Whether a method acts while training: whoever trains resolves it. Others are mere formulas by then. */
+export function trainingMethod({ trains }: AdapterEntry): boolean {
+  return trains === true;
+}
+
 /** Ids of the methods, each once: `lora`, `prefix + parallel`. */
 export function methodsOf({ entries }: AdapterRecord): string {
   return [...new Set(entries.map(({ method }) => method))].join(' + ');

@@ -7,7 +7,7 @@ export interface ProcedureParam {
   readonly role: string;
   readonly shape: readonly number[];
   readonly data: Float32Array;
-  /** Gradient of this step, clipped as the optimizer saw it not: as backward gave it. */
+  /** Gradient of this step as the optimizer used it: of the mean loss over all micro-batches, clipped. */
   readonly gradient: Float32Array | undefined;
 }
 
@@ -20,6 +20,8 @@ export interface ProcedureStep {
 }
 
 export interface Procedure {
+  /** Throws for a run whose length does not fit. Called before the first step. */
+  begin?(total: number): void;
   /** Roles whose gradients it reads; empty for none. */
   readonly gradients: readonly string[];
   /** Roles it may write. */

@@ -1,6 +1,7 @@
 /** The methods that ship with the package. A method of one's own is passed as an object instead of an id. */
 import { fail } from '../../src/errors.js';
 import { didYouMean } from '../../src/nearest.js';
+import adalora from './adalora.js';
 import bitfit from './bitfit.js';
 import compacter from './compacter.js';
 import dora from './dora.js';
@@ -13,6 +14,7 @@ import lnTuning from './ln-tuning.js';
 import loha from './loha.js';
 import lokr from './lokr.js';
 import lora from './lora.js';
+import loraXs from './lora-xs.js';
 import type { Method } from './method.js';
 import pTuning from './p-tuning.js';
 import pafi from './pafi.js';
@@ -20,9 +22,12 @@ import parallel from './parallel.js';
 import pfeiffer from './pfeiffer.js';
 import prefix from './prefix.js';
 import prompt from './prompt.js';
+import vbLora from './vb-lora.js';
+import vera from './vera.js';
 
 export const METHODS: readonly Method[] = [
   lora,
+  adalora,
   ia3,
   bitfit,
   lnTuning,
@@ -40,6 +45,9 @@ export const METHODS: readonly Method[] = [
   prefix,
   prompt,
   pTuning,
+  vera,
+  loraXs,
+  vbLora,
 ];
 
 /**

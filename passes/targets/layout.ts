@@ -46,8 +46,8 @@ export interface LayoutOptions {
   readonly optimizer: ConfiguredOptimizer;
   readonly groups: Readonly<Record<string, GroupOptions>>;
   readonly flatLimit: number | undefined;
-  /** Name an output per gradient. */
-  readonly gradients: boolean;
+  /** Whether the gradient of a parameter is an output of its own. */
+  gradients(param: AdapterParam): boolean;
 }
 
 export function planLayout(trained: readonly AdapterParam[], options: LayoutOptions): Layout {
@@ -64,7 +64,7 @@ export function planLayout(trained: readonly AdapterParam[], options: LayoutOpti
       group: param.group,
       weightDecay: group?.weightDecay ?? param.weightDecay,
       lrScale: (group?.lrScale ?? 1) * param.lrScale,
-      ...(options.gradients ? { gradient: names.claim(`${param.name}.grad`) } : {}),
+      ...(options.gradients(param) ? { gradient: names.claim(`${param.name}.grad`) } : {}),
     };
   });
   const buckets = planBuckets(params, options.flatLimit);

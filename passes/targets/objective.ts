@@ -24,8 +24,10 @@ export interface Objective {
   /** Appends what `b` built since the last call. */
   append(): void;
   readonly built: BuiltLoss;
-  /** Mean loss and weight, float32 scalars. */
+  /** Mean loss, with the penalty where there is one, and weight: float32 scalars. */
   readonly loss: Value;
+  /** What methods add to the mean loss, float32 scalar. */
+  readonly penalty: Value | undefined;
   readonly weight: Value;
   /** 1/weight; finite where nothing counts. */
   readonly scale: Value;
@@ -39,12 +41,16 @@ export interface Objective {
 /** Label names are the same in every graph of one emission. */
 export type LabelNames = Map<string, string>;
 
-/** Builds the loss behind the model's outputs and appends it to the graph. */
+/**
+ * Builds the loss behind the model's outputs and appends it to the graph. `penalty` joins the mean: over micro-batches
+ * of weights wᵢ, Σ wᵢ (lossᵢ + penalty) / Σ wᵢ holds it once.
+ */
 export function addObjective(
   model: Model,
   loss: ConfiguredLoss,
   names: PublicNames,
   labelNames: LabelNames,
+  penalty?: Value,
 ): Objective {
   const b = new Builder(model, { provenance: `loss ${loss.id}` });
   const labels: PlacedLabel[] = [];
@@ -66,7 +72,8 @@ export function addObjective(
   });
   // A batch in which nothing counts has loss 0 and no gradient, not 0/0.
   const scale = b.op.Reciprocal(b.op.Max([built.weight, smallest(b, built.weight)]));
-  const mean = castTo(b, b.op.Mul(built.total, scale), 'float32');
+  const task = castTo(b, b.op.Mul(built.total, scale), 'float32');
+  const mean = penalty === undefined ? task : b.op.Add(task, penalty);
   const weight = castTo(b, built.weight, 'float32');
   const append = appender(model, b, `loss ${loss.id}`);
   append();
@@ -77,6 +84,7 @@ export function addObjective(
     append,
     built,
     loss: mean,
+    penalty,
     weight,
     scale,
     labels,
@@ -98,6 +106,43 @@ export interface DifferentiateOptions {
  * Gradients of the loss by those of `wrt` that it reads. Throws E_NO_GRADIENT where an op on the way has no rule.
  */
 export function differentiate(
+  model: Model,
+  objective: Objective,
+  wrt: readonly Value[],
+  options: DifferentiateOptions,
+): Map<Value, Value> {
+  const ofTask = differentiateTask(model, objective, wrt, options);
+  const ofPenalty = differentiatePenalty(model, objective, wrt, options);
+  const { b, append } = objective;
+  const sum = new Map(ofTask);
+  for (const [value, gradient] of ofPenalty) {
+    const known = sum.get(value);
+    sum.set(value, known === undefined ? gradient : b.op.Add(known, gradient));
+  }
+  append();
+  return sum;
+}
+
+/** Gradients of the penalty; without `mean` of penalty × weight, which the sum of the weights divides out again. */
+function differentiatePenalty(
+  model: Model,
+  { penalty, weight }: Objective,
+  wrt: readonly Value[],
+  { mean, rules = [] }: DifferentiateOptions,
+): Map<Value, Value> {
+  if (penalty === undefined) return new Map();
+  const read = ancestors(penalty);
+  const { edit, gradients } = backward(model, {
+    loss: penalty,
+    ...(mean ? {} : { seed: weight }),
+    wrt: wrt.filter((value) => read.has(value)),
+    rules,
+  });
+  applyEdit(edit);
+  return gradients;
+}
+
+function differentiateTask(
   model: Model,
   { b, append, built, scale }: Objective,
   wrt: readonly Value[],

@@ -2,6 +2,7 @@
 import type { z } from 'zod';
 import type { Gradient } from '../grad/rule.js';
 import type { Loss } from '../losses/loss.js';
+import type { Method } from '../methods/method.js';
 import type { Optimizer } from '../optimizers/optimizer.js';
 import type { Pass } from '../pass.js';
 import type { scheduleSchema } from './manifest.js';
@@ -18,6 +19,8 @@ export interface StepOptions {
   /** A loss that ships, by id, or one of your own. */
   readonly loss: string | Loss;
   readonly lossConfig?: unknown;
+  /** Methods of one's own that the adapter's record names, where they have a penalty or a procedure. */
+  readonly methods?: readonly Method[];
   /** Default `adamw`. */
   readonly optimizer?: string | Optimizer;
   readonly optimizerConfig?: unknown;

@@ -4,8 +4,15 @@
  */
 import { fail } from '../../src/errors.js';
 import type { Model } from '../../src/model.js';
-import { type AdapterParam, readAdapterRecord, trainableParams } from '../adapter-record.js';
+import {
+  type AdapterParam,
+  type AdapterRecord,
+  readAdapterRecord,
+  trainableParams,
+} from '../adapter-record.js';
 import { lossById } from '../losses/index.js';
+import type { Method } from '../methods/method.js';
+import { proceduresOf } from '../methods/procedures.js';
 import { optimizerById } from '../optimizers/index.js';
 import { parseOptions } from '../options.js';
 import { describeBatch, describeGraphs, type GraphName, tensorOf } from './describe.js';
@@ -36,6 +43,8 @@ export interface StepArtifacts {
  */
 export function emitStep(adapted: Model, options: StepOptions): StepArtifacts {
   const record = readAdapterRecord(adapted);
+  const methods = options.methods ?? [];
+  const asked = proceduralKeys(record, methods);
   const loss = (typeof options.loss === 'string' ? lossById(options.loss) : options.loss).configure(
     options.lossConfig,
   );
@@ -57,6 +66,8 @@ export function emitStep(adapted: Model, options: StepOptions): StepArtifacts {
   const labelNames = new Map<string, string>();
 
   const train = buildTrainGraph(adapted, trainableParams(record), {
+    record,
+    methods,
     loss,
     names,
     labelNames,
@@ -74,7 +85,8 @@ export function emitStep(adapted: Model, options: StepOptions): StepArtifacts {
     optimizer,
     groups: checkGroups(options.groups ?? {}, params),
     flatLimit: options.flatLimit,
-    gradients: (options.gradients ?? false) && accumulation === 1,
+    // With accumulation the sums of the gradients are at hand.
+    gradients: ({ key }) => accumulation === 1 && (options.gradients === true || asked.has(key)),
   });
   const settings = { layout, fixed, optimizer, maxNorm };
   const graphs =
@@ -132,6 +144,15 @@ export function emitStep(adapted: Model, options: StepOptions): StepArtifacts {
     },
   };
   return { ...models, manifest: stepManifestSchema.parse(manifest) };
+}
+
+/** Keys of the parameters whose gradients procedures of methods read. */
+function proceduralKeys(record: AdapterRecord, methods: readonly Method[]): Set<string> {
+  return new Set(
+    proceduresOf(record, methods).flatMap(({ procedure, params }) =>
+      params.filter(({ role }) => procedure.gradients.includes(role)).map(({ param }) => param.key),
+    ),
+  );
 }
 
 function checkCount(what: string, count: number): number {

@@ -6,18 +6,23 @@ import { Value } from '../../src/graph.js';
 import { inferModel } from '../../src/infer/index.js';
 import type { Model } from '../../src/model.js';
 import { tensorType } from '../../src/types.js';
-import type { AdapterParam } from '../adapter-record.js';
+import type { AdapterParam, AdapterRecord } from '../adapter-record.js';
 import { adapterDropouts, lowerDropout, probabilityOf } from '../dropout.js';
 import type { Gradient } from '../grad/rule.js';
 import type { ConfiguredLoss } from '../losses/loss.js';
+import type { Method } from '../methods/method.js';
 import { normalizeForTraining } from '../normalize/index.js';
 import type { Pass } from '../pass.js';
 import { runPasses } from '../runner.js';
 import type { PublicNames } from './names.js';
 import { addObjective, differentiate, type LabelNames, type Objective } from './objective.js';
+import { addPenalty } from './penalty.js';
 import { liftTrainables } from './trainables.js';
 
 export interface TrainGraphOptions {
+  readonly record: AdapterRecord;
+  /** Methods of one's own that the record may name. */
+  readonly methods: readonly Method[];
   readonly loss: ConfiguredLoss;
   readonly names: PublicNames;
   readonly labelNames: LabelNames;
@@ -62,8 +67,15 @@ export function buildTrainGraph(
   const seed = new Value({ name: options.seedName, type: tensorType('int32', []) });
   lowerDropout(model, seed, options.dropout);
   if (dropout > 0) model.graph.addInput(seed);
+  const penalty = addPenalty(model, options.record, lifted, options.methods);
+  // An output while the graph is normalised: passes keep what is behind it.
+  const slot = penalty === undefined ? undefined : model.graph.addOutput(undefined, penalty);
   runPasses(model, [...options.lowerings, ...normalizeForTraining]);
-  const objective = addObjective(model, options.loss, options.names, options.labelNames);
+  if (slot !== undefined) {
+    slot.release();
+    model.graph.outputs.splice(model.graph.outputs.indexOf(slot), 1);
+  }
+  const objective = addObjective(model, options.loss, options.names, options.labelNames, slot?.value);
   const lossScale = options.lossScale ?? (objective.modelDtype === 'float16' ? FLOAT16_LOSS_SCALE : 1);
   const gradients = differentiate(
     model,

@@ -1,6 +1,6 @@
 /**
  * Checkpoints: one safetensors file each, written atomically, with parameters (`param/<key>`), optimizer state
- * (`state/<input>`) and, in the metadata, where the run stood and what it was a run of. Data order, learning rate and
+ * (`state/<input>`), what methods remember between steps (`procedure/<entry>/<name>`) and, in the metadata, where the run stood and what it was a run of. Data order, learning rate and
  * dropout seeds are functions of the step number, so the step is all the position there is.
  */
 import { existsSync } from 'node:fs';
@@ -33,6 +33,8 @@ export interface Checkpoint {
   readonly run: RunState;
   readonly params: ReadonlyMap<string, HostTensor>;
   readonly state: Readonly<Record<string, HostTensor>>;
+  /** State of procedures by `<entry>/<name>`. */
+  readonly procedures: ReadonlyMap<string, HostTensor>;
 }
 
 const NAME = /^step-(\d{8})\.safetensors$/;
@@ -53,6 +55,7 @@ export async function saveCheckpoint(
   const tensors = new Map<string, HostTensor>();
   for (const [key, tensor] of checkpoint.params) tensors.set(`param/${key}`, tensor);
   for (const [name, tensor] of Object.entries(checkpoint.state)) tensors.set(`state/${name}`, tensor);
+  for (const [name, tensor] of checkpoint.procedures) tensors.set(`procedure/${name}`, tensor);
   await writeSafetensors(path, tensors, {
     force: true,
     metadata: { [METADATA_KEY]: JSON.stringify({ version: 1, ...checkpoint.run }) },
@@ -98,12 +101,14 @@ async function readCheckpoint(path: string): Promise<Checkpoint> {
     });
   const params = new Map<string, HostTensor>();
   const state: Record<string, HostTensor> = {};
+  const procedures = new Map<string, HostTensor>();
   for (const [name, tensor] of tensors) {
     const [kind, key] = split(name);
     if (kind === 'param') params.set(key, await loadTensor(tensor));
     else if (kind === 'state') state[key] = await loadTensor(tensor);
+    else if (kind === 'procedure') procedures.set(key, await loadTensor(tensor));
   }
-  return { run: run.data, params, state };
+  return { run: run.data, params, state, procedures };
 }
 
 /** The checkpoint with the most steps in a folder. */

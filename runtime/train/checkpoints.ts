@@ -14,11 +14,13 @@ import {
   saveCheckpoint,
 } from './checkpoint.js';
 import { persist } from './persist.js';
+import type { Procedures } from './procedures.js';
 import type { Stepper } from './stepper.js';
 
 export class Checkpoints {
   readonly folder: string;
   readonly #stepper: Stepper;
+  readonly #procedures: Procedures;
   readonly #fingerprint: Fingerprint;
   readonly #keep: number;
   readonly #signal: AbortSignal | undefined;
@@ -31,11 +33,13 @@ export class Checkpoints {
   constructor(
     folder: string,
     stepper: Stepper,
+    procedures: Procedures,
     fingerprint: Fingerprint,
     options: { readonly keep: number; readonly signal?: AbortSignal },
   ) {
     this.folder = folder;
     this.#stepper = stepper;
+    this.#procedures = procedures;
     this.#fingerprint = fingerprint;
     this.#keep = Math.max(1, options.keep);
     this.#signal = options.signal;
@@ -79,9 +83,10 @@ export class Checkpoints {
         where: this.folder,
         remedy: 'Start a new run, or name the checkpoint file.',
       });
-    const { run, params, state } = await loadCheckpoint(found);
+    const { run, params, state, procedures } = await loadCheckpoint(found);
     checkFingerprint(run.fingerprint, this.#fingerprint, found);
     await this.#stepper.load(params, state);
+    this.#procedures.restore(procedures);
     this.#bestLoss = run.bestLoss;
     this.#stale = run.stale;
     this.evaluationDue = run.evaluationDue;
@@ -124,6 +129,7 @@ export class Checkpoints {
       },
       params: await this.#stepper.params(),
       state: await this.#stepper.state(),
+      procedures: this.#procedures.state(),
     };
     return persist(this.#signal, () => saveCheckpoint(this.folder, checkpoint, { best }));
   }

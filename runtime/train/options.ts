@@ -1,4 +1,5 @@
 /** What a training run is asked for, and its defaults. */
+import type { Method } from '../../passes/methods/method.js';
 import type { StepManifest } from '../../passes/targets/manifest.js';
 import { fail } from '../../src/errors.js';
 import type { TrainArtifacts } from '../artifacts.js';
@@ -22,6 +23,8 @@ export interface TrainOptions {
   /** How data files are read; texts need a tokenizer. */
   readonly load?: Omit<LoadOptions, 'batch' | 'loss'>;
   readonly collate?: CollateOptions;
+  /** Methods of one's own that the adapter's record names, where they act between steps. */
+  readonly methods?: readonly Method[];
   /** Folder for the adapter, the log and the checkpoints. */
   readonly out: string;
   /** Replace the results of an earlier run in `out`. */

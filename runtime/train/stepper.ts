@@ -5,7 +5,7 @@
 import type { CarriedTensor, StepManifest } from '../../passes/targets/manifest.js';
 import { fail } from '../../src/errors.js';
 import type { GraphName, TrainArtifacts } from '../artifacts.js';
-import { filledTensor, type HostTensor, scalarOf, scalarTensor } from '../host-tensor.js';
+import { filledTensor, type HostTensor, numbersOf, scalarOf, scalarTensor } from '../host-tensor.js';
 import { type LoadedSession, loadSession } from '../model-session.js';
 import { SessionHost, type SessionOptions, type Tensors } from '../session.js';
 
@@ -32,18 +32,34 @@ export interface StepResult extends Measured {
   readonly gradNorm: number;
 }
 
+/** Parameters and gradients between two steps, on the host's side of wherever they live. */
+export interface ResidentParams {
+  /** Values by key. */
+  read(keys: readonly string[]): Promise<Map<string, HostTensor>>;
+  /** Replaces values by key. */
+  write(tensors: ReadonlyMap<string, HostTensor>): Promise<void>;
+  /**
+   * Gradients of the last step by key, as the optimizer used them: of the mean loss, clipped. Without accumulation only
+   * those that were watched.
+   */
+  gradients(keys: readonly string[]): Promise<Map<string, Float32Array>>;
+}
+
 /** Input name → resident key, and output name → resident key. */
 interface Rotation {
   readonly resident: Readonly<Record<string, string>>;
   readonly keep: Readonly<Record<string, string>>;
 }
 
-export class Stepper {
+export class Stepper implements ResidentParams {
   readonly manifest: StepManifest;
   readonly #artifacts: TrainArtifacts;
   readonly #options: SessionOptions;
   readonly #host = new SessionHost();
   readonly #sessions = new Map<GraphName, Promise<LoadedSession>>();
+  #watched: ReadonlyMap<string, string> = new Map();
+  /** Global norm of the last gradient, before clipping. */
+  #gradNorm = 0;
 
   constructor(artifacts: TrainArtifacts, options: SessionOptions = {}) {
     this.manifest = artifacts.manifest;
@@ -79,9 +95,52 @@ export class Stepper {
 
   /** Parameters by adapter key. */
   async params(): Promise<Map<string, HostTensor>> {
-    const keys = this.manifest.params.map(({ key }) => key);
+    return this.read(this.manifest.params.map(({ key }) => key));
+  }
+
+  async read(keys: readonly string[]): Promise<Map<string, HostTensor>> {
     const tensors = await this.#host.get(keys.map(paramKey));
     return new Map(keys.map((key) => [key, tensors[paramKey(key)] as HostTensor]));
+  }
+
+  async write(tensors: ReadonlyMap<string, HostTensor>): Promise<void> {
+    await this.#host.put(Object.fromEntries([...tensors].map(([key, tensor]) => [paramKey(key), tensor])));
+  }
+
+  /**
+   * Keeps the gradients of these parameters from now on.
+   * @throws E_USAGE when the graphs do not give them.
+   */
+  watch(keys: readonly string[]): void {
+    const outputs = new Map(this.manifest.params.map(({ key, gradient }) => [key, gradient]));
+    this.#watched =
+      this.manifest.accumulation === null
+        ? new Map(keys.map((key) => [key, outputs.get(key) ?? noGradient(key)]))
+        : new Map();
+  }
+
+  async gradients(keys: readonly string[]): Promise<Map<string, Float32Array>> {
+    const { accumulation, clipping } = this.manifest;
+    // As in the update graph: 1e-6 in the clipping factor, 1e-12 as the least weight.
+    const clip = clipping === null ? 1 : Math.min(1, clipping.maxNorm / (this.#gradNorm + 1e-6));
+    if (accumulation === null) {
+      const tensors = await this.#host.get(keys.map(gradientKey));
+      return new Map(
+        keys.map((key) => [key, scaled(numbersOf(tensors[gradientKey(key)] as HostTensor), clip)]),
+      );
+    }
+    const wanted = new Set(keys);
+    const buckets = accumulation.tensors.filter(({ members }) => members.some(({ key }) => wanted.has(key)));
+    const tensors = await this.#host.get([...buckets, accumulation.weight].map(sumKey));
+    const weight = scalarOf(tensors[sumKey(accumulation.weight)] as HostTensor);
+    const factor = clip / Math.max(weight, 1e-12);
+    const found = new Map<string, Float32Array>();
+    for (const bucket of buckets) {
+      const sums = numbersOf(tensors[sumKey(bucket)] as HostTensor);
+      for (const { key, offset, count } of bucket.members)
+        if (wanted.has(key)) found.set(key, scaled(sums.subarray(offset, offset + count), factor));
+    }
+    return found;
   }
 
   /** Optimizer state by input name. */
@@ -143,14 +202,12 @@ export class Stepper {
     const { loss, weight, gradNorm, metrics } = this.manifest.outputs;
     const results = await session.runWith({
       feeds: this.#pick('step', batch ?? {}, this.#scalars(scalars, 0)),
-      ...this.#rotation('step'),
+      ...this.#watching(this.#rotation('step')),
       fetch: [loss, weight, gradNorm, ...metrics.map(({ name }) => name)],
       transfer: true,
     });
-    return {
-      ...reduce([this.#measure(results)], this.manifest),
-      gradNorm: scalarOf(results[gradNorm] as HostTensor),
-    };
+    this.#gradNorm = scalarOf(results[gradNorm] as HostTensor);
+    return { ...reduce([this.#measure(results)], this.manifest), gradNorm: this.#gradNorm };
   }
 
   async #accumulated(
@@ -178,10 +235,8 @@ export class Stepper {
       fetch: [gradNorm],
       transfer: true,
     });
-    return {
-      ...reduce(parts, this.manifest),
-      gradNorm: scalarOf(results[gradNorm] as HostTensor),
-    };
+    this.#gradNorm = scalarOf(results[gradNorm] as HostTensor);
+    return { ...reduce(parts, this.manifest), gradNorm: this.#gradNorm };
   }
 
   /** The feeds that a graph has inputs for. */
@@ -219,6 +274,11 @@ export class Stepper {
         all.filter(({ output }) => outputs.has(output)).map(({ output, at }) => [output, at]),
       ),
     };
+  }
+
+  #watching({ resident, keep }: Rotation): Rotation {
+    const gradients = [...this.#watched].map(([key, output]) => [output, gradientKey(key)]);
+    return { resident, keep: { ...keep, ...Object.fromEntries(gradients) } };
   }
 
   #measure(results: Tensors): Measured {
@@ -276,6 +336,21 @@ function initial(tensor: CarriedTensor): HostTensor {
   return filledTensor(tensor.dtype, tensor.shape, tensor.init);
 }
 
+/** Numbers · factor as float32. */
+function scaled(numbers: ArrayLike<number>, factor: number): Float32Array {
+  return Float32Array.from(numbers, (value) => value * factor);
+}
+
+function noGradient(key: string): never {
+  return fail('E_USAGE', {
+    message: `The graphs give no gradient of '${key}', which the method's procedure reads`,
+    remedy: 'Emit the graphs again, with the method at hand.',
+  });
+}
+
+function gradientKey(key: string): string {
+  return `gradient/${key}`;
+}
 function paramKey(key: string): string {
   return `param/${key}`;
 }

@@ -1,6 +1,7 @@
 /** The trainer: data in, graphs driven, adapter out; resumable at every step. */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import { trainingMethod } from '../../passes/adapter-record.js';
 import { fail } from '../../src/errors.js';
 import { loadArtifacts, type TrainArtifacts } from '../artifacts.js';
 import { Collator, checkDataset } from '../data/batch.js';
@@ -18,6 +19,7 @@ import { listed, naming } from './naming.js';
 import { checkOptions, scheduleOf, type TrainOptions, type TrainResult, totalSteps } from './options.js';
 import { persist } from './persist.js';
 import { Plan } from './plan.js';
+import { Procedures } from './procedures.js';
 import { checkSaving, writeTrained } from './save.js';
 import { learningRate } from './schedule.js';
 import { Stepper, type StepResult } from './stepper.js';
@@ -50,7 +52,9 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
   const run = await prepare(options, artifacts);
   const stepper = new Stepper(artifacts, options.session);
   try {
-    const checkpoints = new Checkpoints(checkpointFolder, stepper, run.fingerprint, {
+    const procedures = new Procedures(artifacts, options.methods ?? [], run.steps);
+    stepper.watch(procedures.watched);
+    const checkpoints = new Checkpoints(checkpointFolder, stepper, procedures, run.fingerprint, {
       keep: options.keepCheckpoints ?? 2,
       ...(options.signal === undefined ? {} : { signal: options.signal }),
     });
@@ -63,7 +67,17 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
     }
     const log = await RunLog.open(join(options.out, LOG_FILE), start);
     try {
-      return await loop({ options, artifacts, run, stepper, checkpoints, log, start, adapterPath });
+      return await loop({
+        options,
+        artifacts,
+        run,
+        stepper,
+        procedures,
+        checkpoints,
+        log,
+        start,
+        adapterPath,
+      });
     } finally {
       log.close();
     }
@@ -147,7 +161,11 @@ async function prepare(options: TrainOptions, artifacts: TrainArtifacts): Promis
     seed,
     stored,
     schedule,
-    fingerprint: fingerprintOf({ manifest, data, batchSize, dropLast, shuffle, seed, schedule }),
+    fingerprint: {
+      ...fingerprintOf({ manifest, data, batchSize, dropLast, shuffle, seed, schedule }),
+      // Procedures plan over the whole run.
+      ...(artifacts.record.entries.some(trainingMethod) ? { 'number of steps': String(steps) } : {}),
+    },
   };
 }
 
@@ -174,6 +192,7 @@ interface LoopContext {
   readonly artifacts: TrainArtifacts;
   readonly run: Run;
   readonly stepper: Stepper;
+  readonly procedures: Procedures;
   readonly checkpoints: Checkpoints;
   readonly log: RunLog;
   /** Steps done before. */
@@ -182,7 +201,7 @@ interface LoopContext {
 }
 
 async function loop(context: LoopContext): Promise<TrainResult> {
-  const { options, artifacts, run, stepper, checkpoints, log, start, adapterPath } = context;
+  const { options, artifacts, run, stepper, procedures, checkpoints, log, start, adapterPath } = context;
   const { manifest } = stepper;
   const emit = (event: TrainEvent) => options.onEvent?.(event);
   const began = performance.now();
@@ -239,9 +258,10 @@ async function loop(context: LoopContext): Promise<TrainResult> {
         { lr, step: step + 1, seeds: batches.map((_, i) => run.seed + planned.forwardPasses + i) },
       ),
     );
-    const seconds = (performance.now() - before) / 1000;
     step++;
     await checkFinite(result, stepper, step, examplesOf);
+    await procedures.afterStep(step, stepper);
+    const seconds = (performance.now() - before) / 1000;
     const tokens = batches.reduce((sum, batch) => sum + batch.tokens, 0);
     const examples = batches.reduce((sum, batch) => sum + batch.examples, 0);
     pace.seconds += seconds;

@@ -44,7 +44,10 @@ export const differentiate: BenchTask = async (given) => {
   const inserted = await timed(() => withLora(model, 8, ['query', 'value']));
   const differentiated = await timed(() => {
     const names = new PublicNames(model);
-    return buildTrainGraph(model, trainableParams(readAdapterRecord(model)), {
+    const record = readAdapterRecord(model);
+    return buildTrainGraph(model, trainableParams(record), {
+      record,
+      methods: [],
       loss: lossById('classification').configure(undefined),
       names,
       labelNames: new Map(),
