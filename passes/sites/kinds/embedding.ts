@@ -1,3 +1,4 @@
+import type { Value } from '../../../src/graph.js';
 import type { EmbeddingSite } from '../site.js';
 import type { EmbeddingDims } from '../views.js';
 import type { Kind, Slot } from './kind.js';
@@ -15,7 +16,7 @@ export const embedding: Kind<EmbeddingSite> = {
     const { weight, vocab, node, path } = site;
     const y = stack.current.get('y') ?? site.y;
     const values = effective(op, stack, { w: () => currentMatrix(op, weight, vocab, node, path) });
-    const view = lazily({ ...embedding.dims(site), ids: site.ids }, { y: () => y, ...values });
+    const view = lazily(embedding.dims(site), { ids: () => currentIds(site), y: () => y, ...values });
     const slots: Record<string, Slot> = { w: matrixSlot(op, weight, vocab, node) };
     const producer = y?.producer;
     if (y !== undefined && producer !== undefined)
@@ -27,3 +28,8 @@ export const embedding: Kind<EmbeddingSite> = {
     return { view, slots };
   },
 };
+
+/** The ids that the lookup reads by now: virtual tokens lengthen them. */
+function currentIds({ node, ids, weight }: EmbeddingSite): Value {
+  return node.inputs.includes(ids) ? ids : node.input(1 - weight.input);
+}
