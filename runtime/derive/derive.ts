@@ -2,6 +2,8 @@
 import { FoldFormula } from '../../passes/fold-formula.js';
 import { type InsertPlan, type PlannedParam, planModules } from '../../passes/insert-plan.js';
 import { type DerivedInit, isDerived } from '../../passes/methods/derived.js';
+import { payloadOf } from '../../passes/sites/index.js';
+import { storedOf } from '../../passes/sites/kinds/index.js';
 import { fail } from '../../src/errors.js';
 import type { Value } from '../../src/graph.js';
 import { randomStream } from '../../src/initializer.js';
@@ -34,21 +36,33 @@ async function derive(
   seed: number,
   evaluator: FormulaEvaluator,
 ): Promise<Tensor> {
-  const formula = new FoldFormula(site, 'float32');
+  const tensors = Object.values(storedOf(site));
+  const computed = tensors.some(({ value }) => payloadOf(value)?.dtype === 'float64') ? 'float64' : 'float32';
+  const formula = new FoldFormula(site, computed);
   const stored = formula.stored();
   const output = of(formula.builder.op, { ...stored, w: stored.w as Value }, randomStream(seed, key));
   const model = formula.finish(output);
   const feeds: Record<string, HostTensor> = {};
-  for (const [name, source] of formula.inputs) if ('base' in source) feeds[name] = await operand(source.base);
+  for (const [name, source] of formula.inputs) {
+    if (!('base' in source)) continue;
+    const read = tensors.find(({ value }) => value === source.base);
+    if (read !== undefined && read.storage !== 'dense')
+      fail('E_UNSUPPORTED', {
+        message: `The initial value comes from a weight that is stored ${read.storage}`,
+        where: key,
+        remedy: 'Choose a method that does not read weights, such as lora, or dequantise the model first',
+      });
+    feeds[name] = await operand(source.base, computed);
+  }
   // A formula that is an input itself needs no session.
-  const direct = feeds[output.name ?? ''];
-  const computed = direct ?? (await evaluator.run(model, feeds));
-  const numbers = Float64Array.from(numbersOf(computed) as ArrayLike<number>);
-  const result = then === undefined ? numbers : then({ dims: computed.dims, data: numbers }, arrays);
-  if (result.length !== countOf(spec.shape))
+  const result = feeds[output.name ?? ''] ?? (await evaluator.run(model, feeds));
+  const numbers = numbersOf(result);
+  const initial =
+    then === undefined ? numbers : then({ dims: result.dims, data: Float64Array.from(numbers) }, arrays);
+  if (initial.length !== countOf(spec.shape))
     fail('E_TYPE', {
-      message: `The derived initial value has ${result.length} elements, its parameter is [${spec.shape.join(', ')}]`,
+      message: `The derived initial value has ${initial.length} elements, its parameter is [${spec.shape.join(', ')}]`,
       where: key,
     });
-  return tensorOfBytes(dtype, spec.shape, encodeNumbers(dtype, result));
+  return tensorOfBytes(dtype, spec.shape, encodeNumbers(dtype, initial));
 }

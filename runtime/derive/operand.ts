@@ -4,11 +4,11 @@ import { fail } from '../../src/errors.js';
 import type { Value } from '../../src/graph.js';
 import { type HostTensor, loadTensor, numbersOf, tensorOfNumbers } from '../host-tensor.js';
 
-/** A stored tensor in float32. */
-export async function operand(value: Value): Promise<HostTensor> {
+/** A stored tensor in the dtype of the computation. */
+export async function operand(value: Value, dtype: 'float32' | 'float64' = 'float32'): Promise<HostTensor> {
   const tensor = payloadOf(value);
   if (tensor === undefined)
     return fail('E_INVALID_GRAPH', { message: 'The weight of a site holds no numbers', where: value.label });
   const loaded = await loadTensor(tensor);
-  return tensorOfNumbers('float32', loaded.dims, numbersOf(loaded));
+  return tensorOfNumbers(dtype, loaded.dims, numbersOf(loaded));
 }
