@@ -6,16 +6,12 @@ import type { DType } from '../../src/types.js';
 import { derived } from './derived.js';
 import { branchDropout, rankAndAlpha, rslora, scaling } from './low-rank.js';
 import { defineMethod } from './method.js';
+import { narrowed, widened } from './precision.js';
 
 const config = z.strictObject({ ...rankAndAlpha, rslora, dropout: branchDropout });
 
 /** ‖W‖ over the in axis, per output. */
 const columnNorms = derived((op, { w }) => op.ReduceL2(w, [0], { keepdims: 0 }));
-
-/** Half-precision sums of squares overflow: norms are taken in float32. */
-function wide(op: Ops, value: Value, dtype: DType): Value {
-  return dtype === 'float32' || dtype === 'float64' ? value : op.Cast(value, { to: 'float32' });
-}
 
 /** Keeps columns that are zero (pruned outputs) zero, where m / n would be 0 / 0. */
 const TINY = 1e-30;
@@ -25,14 +21,15 @@ const TINY = 1e-30;
  * `n² = ‖W‖² + s·Σ_r B ⊙ (2 Aᵀ W + s·(Aᵀ A) B)`, where ‖W‖² is constant and the rest is [r, out].
  */
 function updatedNorms(op: Ops, w: Value, A: Value, B: Value, s: number, dtype: DType): Value {
-  const [W, a, b] = [wide(op, w, dtype), wide(op, A, dtype), wide(op, B, dtype)];
+  const W = widened(op, w, dtype);
+  const a = widened(op, A, dtype);
+  const b = widened(op, B, dtype);
   const transposed = op.Transpose(a, { perm: [1, 0] });
   const cross = op.Mul(op.MatMul(transposed, W), 2);
   const own = op.Mul(op.MatMul(op.MatMul(transposed, a), b), s);
   const change = op.ReduceSum(op.Mul(b, op.Mul(op.Add(cross, own), s)), [0], { keepdims: 0 });
   const squares = op.Add(op.ReduceSumSquare(W, [0], { keepdims: 0 }), change);
-  const norms = op.Sqrt(op.Max([squares, TINY]));
-  return wide(op, w, dtype) === w ? norms : op.Cast(norms, { to: dtype });
+  return narrowed(op, op.Sqrt(op.Max([squares, TINY])), dtype);
 }
 
 /** W' = (W + s·A B) ⊙ m / n, n the column norms of what is scaled. */
