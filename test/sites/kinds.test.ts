@@ -408,4 +408,27 @@ describe('prompt', () => {
       expect(distance(await logits(stacked, batch), await logits(joined, batch))).toBeLessThan(TOLERANCE);
     }
   });
+
+  test('a change to the embeddings reaches the tokens and not the prompt', async () => {
+    const path = modelFixture('llama.ts.dynamic').path;
+    const both = readModel(path);
+    const changed = readModel(path);
+    const make = (model: Model): void => {
+      const [site] = sitesOf(model, 'prompt');
+      if (site !== undefined) replace(model, site, ({ dim }, b) => ({ prompt: parameter(b, [3, dim], 1) }));
+    };
+    // Sites are wired from the last to the first: the prompt stands behind its embedding.
+    const [embedding] = sitesOf(both, 'embedding');
+    make(both);
+    if (embedding !== undefined)
+      replace(both, embedding, ({ y, ids, vocab, dim }, b) => ({
+        y: b.op.Add(y, b.op.Gather(parameter(b, [vocab, dim], 2), ids)),
+      }));
+    const table = sitesOf(changed, 'embedding')[0]?.weight.value as Value;
+    const delta = irregular(64 * 32, 2);
+    store(table, (number, i) => number + (delta[i] ?? 0));
+    make(changed);
+    const batch = { rows: 2, time: 6, masked: 1 };
+    expect(distance(await logits(both, batch), await logits(changed, batch))).toBeLessThan(TOLERANCE);
+  });
 });
