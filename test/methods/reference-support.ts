@@ -5,6 +5,8 @@ import { join } from 'node:path';
 import type ort from 'onnxruntime-node';
 import { type AdapterRecord, allParams } from '../../passes/adapter-record.js';
 import type { InsertEntry } from '../../passes/insert-entry.js';
+import { findSites } from '../../passes/sites/index.js';
+import type { SiteKind } from '../../passes/sites/site.js';
 import type { StepOptions } from '../../passes/targets/options.js';
 import { emitStep } from '../../passes/targets/step.js';
 import { writeAdapter } from '../../runtime/adapter-file.js';
@@ -47,6 +49,7 @@ export interface Reference {
   readonly learningRates: readonly number[];
   readonly gradientNorms: readonly number[];
   readonly positionsShifted?: boolean;
+  readonly logitsCoverVirtualTokens?: boolean;
 }
 
 export interface ReferenceParam {
@@ -78,6 +81,10 @@ export interface MethodMapping {
     of: 'value' | 'gradient',
     reference: Reference,
   ): Map<string, readonly number[]>;
+  /** Kinds of sites that an export has to have; the others are left out. */
+  needs?(reference: Reference): readonly SiteKind[];
+  /** Recorded logits as ours. Default: the same. */
+  logits?(recorded: readonly number[], reference: Reference): readonly number[];
   /** Further options of the training graph. */
   step?(reference: Reference): Partial<StepOptions>;
 }
@@ -126,12 +133,24 @@ export function references(): Reference[] {
     .map((file) => JSON.parse(readFileSync(join(FOLDER, file), 'utf8')) as Reference);
 }
 
-/** Exports of the architecture with its weights in float32. Sessions here are made from bytes: no external data. */
-export function exportsOf({ architecture }: Reference): ModelFixture[] {
+/**
+ * Exports of the architecture with its weights in float32, that have what the method needs. Sessions here are made from
+ * bytes: no external data.
+ */
+export function exportsOf(reference: Reference, { needs }: MethodMapping): ModelFixture[] {
+  const kinds = needs?.(reference) ?? [];
   return modelFixtures(
-    (fixture) =>
-      fixture.architecture === architecture && fixture.dtype === 'float32' && !fixture.externalData,
+    ({ architecture, dtype, externalData, path }) =>
+      architecture === reference.architecture &&
+      dtype === 'float32' &&
+      !externalData &&
+      (kinds.length === 0 || hasSites(path, kinds)),
   );
+}
+
+function hasSites(path: string, kinds: readonly SiteKind[]): boolean {
+  const sites = findSites(readModel(path));
+  return kinds.every((kind) => sites.some((site) => site.kind === kind));
 }
 
 /** Largest errors of a replay, relative to the size of what is compared. */
@@ -151,7 +170,7 @@ export interface ReplayErrors {
 /** Inserts, evaluates, trains and folds as recorded. */
 export async function replay(
   reference: Reference,
-  { entries, translate, step = () => ({}) }: MethodMapping,
+  { entries, translate, step = () => ({}), logits: own = (recorded) => recorded }: MethodMapping,
   fixture: ModelFixture,
 ): Promise<ReplayErrors> {
   const file = new TensorFile(reference.name);
@@ -183,9 +202,9 @@ export async function replay(
       0,
       model.graph.inputs.map(({ name }) => name ?? ''),
     );
-  const logits = await file.numbers('logits.initial');
+  const recordedLogits = async (state: string) => own(await file.numbers(`logits.${state}`), reference);
   const errors: ReplayErrors = {
-    output: await logitError(model, await inputsOf(), logits),
+    output: await logitError(model, await inputsOf(), await recordedLogits('initial')),
     merged: undefined,
     trained: 0,
     loss: 0,
@@ -197,7 +216,7 @@ export async function replay(
     errors.merged = await logitError(
       await merged(fixture, record, tensors),
       await inputsOf(),
-      await file.numbers('logits.merged'),
+      await recordedLogits('merged'),
     );
 
   const determinate = await masks(reference, translate);
@@ -238,7 +257,7 @@ export async function replay(
       errors.final = Math.max(errors.final, compare(key, ours.get(key)!, theirs.get(key)));
     }
     setValues(model, record, ours);
-    errors.trained = await logitError(model, await inputsOf(), await file.numbers('logits.trained'));
+    errors.trained = await logitError(model, await inputsOf(), await recordedLogits('trained'));
   } finally {
     await driver.close();
   }

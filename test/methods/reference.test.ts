@@ -13,7 +13,7 @@ describe.each(references().map((reference) => [reference.name, reference] as con
     it.skip(`has no mapping of ${reference.method}`);
     return;
   }
-  it.each(exportsOf(reference).map((fixture) => [fixture.name, fixture] as const))(
+  it.each(exportsOf(reference, mapping).map((fixture) => [fixture.name, fixture] as const))(
     'on %s',
     async (_, fixture) => {
       const errors = await replay(reference, mapping, fixture);
