@@ -27,31 +27,52 @@ export interface Layer {
 
 type Slots = Readonly<Record<string, Value>>;
 
+/** How a method acts at a site that no other method has touched. */
+interface Action {
+  /** Its attach formula cannot be wired here: the fold formula has to stand in. */
+  readonly foldOnly: boolean;
+  /** It replaces stored tensors of the site, and other slots. */
+  readonly weights: boolean;
+  readonly activations: boolean;
+}
+
 /**
- * The edits that put methods at a site, first to last.
+ * The edits that put methods at a site, first to last. In a stack, everything up to the last method that acts on weights
+ * acts on the weights as well, so that the weights each method reads are those that the ones before it left.
  * Throws E_UNSUPPORTED where a method needs something that the site does not show and it has no fold formula.
  */
 export function* wire(model: Model, site: Site, layers: readonly Layer[]): Generator<Edit> {
-  const lastOnWeights =
-    layers.length === 1 ? 0 : layers.findLastIndex((layer) => replacesWeights(model, site, layer));
+  const actions = layers.map((layer) => actionOf(model, site, layer));
+  const last =
+    layers.length === 1 ? 0 : actions.findLastIndex(({ foldOnly, weights }) => foldOnly || weights);
   let stack = EMPTY_STACK;
   for (const [index, layer] of layers.entries()) {
+    const { foldOnly, weights, activations } = actions[index] as Action;
+    const followed = index < layers.length - 1;
+    const onWeights = index < last || foldOnly || (followed && weights && activations);
     const label = `${layer.method.id} at ${site.path}`;
-    const opened = () => {
-      const builder = new Builder(model, { provenance: label });
-      return { builder, open: openSite(builder, site, stack) };
-    };
-    let { builder, open } = opened();
-    let replaced =
-      index < lastOnWeights || hidesBias(model, site, layer)
-        ? undefined
-        : attached(builder, open, layer, site);
-    if (replaced === undefined) {
-      ({ builder, open } = opened());
-      replaced = weightForm(builder.op, open, layer, site);
-    }
+    const builder = new Builder(model, { provenance: label });
+    const open = openSite(builder, site, stack);
+    const replaced = onWeights
+      ? weightForm(builder.op, open, layer, site)
+      : (attached(builder, open, layer, site) as Slots);
     stack = yield* apply(builder, open, replaced, stack, { layer, site, label });
   }
+}
+
+/** Asked on a builder whose nodes nobody keeps. */
+function actionOf(model: Model, site: Site, layer: Layer): Action {
+  const builder = new Builder(model);
+  const replaced = attached(builder, openSite(builder, site, EMPTY_STACK), layer, site);
+  if (replaced === undefined || hidesBias(model, site, layer))
+    return { foldOnly: true, weights: true, activations: false };
+  const slots = Object.keys(replaced);
+  const stored = storedOf(site);
+  return {
+    foldOnly: false,
+    weights: slots.some((slot) => Object.hasOwn(stored, slot)),
+    activations: slots.some((slot) => !Object.hasOwn(stored, slot)),
+  };
 }
 
 /** What the method's formula replaces; undefined where the site lacks one of these slots. */
@@ -63,8 +84,18 @@ function attached(builder: Builder, open: OpenSite, layer: Layer, site: Site): S
     dropout: (x, p) => adapterDropout(builder, x, p),
     stopGradient: (value) => stopGradient(builder, value),
   };
-  const replaced = rules.attach(builder.op, open.view, layer.params, layer.config, context);
+  // y has no bias in it where a fused op adds it later: it is that of a linear without one.
+  const view = biasJoinsLater(site) ? withoutBias(open.view) : open.view;
+  const replaced = rules.attach(builder.op, view, layer.params, layer.config, context);
   return Object.keys(replaced).every((slot) => Object.hasOwn(open.slots, slot)) ? replaced : undefined;
+}
+
+function biasJoinsLater(site: Site): boolean {
+  return 'bias' in site && site.bias?.included === false;
+}
+
+function withoutBias(view: object): object {
+  return Object.create(view, { b: { value: undefined, enumerable: true } }) as object;
 }
 
 /** The fold formula as part of the graph: W' = W + … feeds the op. */
@@ -167,18 +198,11 @@ function closure(all: readonly Node[], values: readonly Value[]): Node[] {
   return all.filter((node) => found.has(node));
 }
 
-/** Whether a method gives the site new weights. Asked on a builder whose nodes nobody keeps. */
-function replacesWeights(model: Model, site: Site, layer: Layer): boolean {
-  const builder = new Builder(model);
-  const replaced = attached(builder, openSite(builder, site, EMPTY_STACK), layer, site);
-  return replaced !== undefined && Object.keys(replaced).some((slot) => Object.hasOwn(storedOf(site), slot));
-}
-
-/** A bias that joins behind the output (inside a fused op) is out of reach for a formula that changes it. */
+/** A bias that joins behind the output is out of reach for a formula that changes it. */
 function hidesBias(model: Model, site: Site, layer: Layer): boolean {
-  if (site.kind !== 'linear' || site.bias?.included !== false) return false;
+  if (!biasJoinsLater(site)) return false;
   const builder = new Builder(model);
   const stored = storedValues(openSite(builder, site, EMPTY_STACK), site);
   const folded = foldOf(builder.op, stored, layer, site);
-  return typeof folded !== 'string' && folded.b !== undefined;
+  return typeof folded !== 'string' && folded.b !== undefined && folded.b !== stored.b;
 }
