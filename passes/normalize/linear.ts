@@ -26,7 +26,11 @@ export const linearPass = definePass({
       const y = node.output();
       yield replaceNode(model, node, 'linear-to-gemm', (b) => {
         const shapes = new Shapes(model, b);
-        return [shapes.reshapeLike(b.op.Gemm(shapes.flat2d(x), weight, bias, {}), y)];
+        // Sizes that only run time knows are those of x: y goes away with the sum.
+        const sizes = (dims(y) ?? []).map((dim, axis, { length }) =>
+          typeof dim === 'number' || axis === length - 1 ? shapes.size(y, axis) : shapes.size(x, axis),
+        );
+        return [shapes.reshape(b.op.Gemm(shapes.flat2d(x), weight, bias, {}), sizes)];
       });
     }
   },
