@@ -179,6 +179,28 @@ describe('attentions', () => {
     ]);
   });
 
+  test('projections packed head by head (GPT-NeoX), and one key head for all queries', () => {
+    const made = model(17, ({ op, input, linear }) => {
+      const x = input('x', ['b', 't', 8]);
+      const heads = split(op, linear('attn.qkv', x, 8, 24), 2, 12);
+      const [q, k, v] = op.Split(heads, [4, 4, 4], { axis: -1 }, 3);
+      const scores = op.Mul(op.MatMul(q, op.Transpose(k, { perm: [0, 1, 3, 2] })), 0.5);
+      const y = linear('attn.out', join(op, op.MatMul(op.Softmax(scores), v), 8), 8, 8);
+      const single = split(op, linear('more.k', y, 8, 4), 1, 4);
+      const queries = split(op, linear('more.q', y, 8, 8), 2, 4);
+      const shared = op.Softmax(op.MatMul(queries, op.Transpose(single, { perm: [0, 1, 3, 2] })));
+      return { y: join(op, op.MatMul(shared, split(op, linear('more.v', y, 8, 4), 1, 4)), 8) };
+    });
+    const sites = findSites(made);
+    expect(
+      only(sites, 'attention').map(({ path, heads, keyValueHeads }) => [path, heads, keyValueHeads]),
+    ).toEqual([
+      ['attn', 2, 2],
+      ['more', 2, 1],
+    ]);
+    expect(only(sites, 'linear').find(({ path }) => path === 'attn.qkv')?.role).toBe('packed');
+  });
+
   test('a Softmax over classes or experts is none', () => {
     const made = model(17, ({ op, input, linear }) => {
       const x = input('x', ['b', 't', 8]);

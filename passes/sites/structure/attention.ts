@@ -121,8 +121,8 @@ function written(softmax: Node, linears: Linears): AttentionCore | undefined {
   const owned = key === undefined ? undefined : key.outDim / headDim;
   const keyValueHeads = chain.heads ?? sizeAt(keys, 1) ?? heads;
   // A projection of other width than the heads that were counted: keys are repeated in a way unknown here.
-  const whole = key !== undefined && packedWidth(key, linears);
-  if (owned !== undefined && whole === false && owned !== keyValueHeads) return core;
+  const packed = key === query || key === value;
+  if (owned !== undefined && !packed && owned !== keyValueHeads) return core;
   const hidden = query === undefined ? undefined : hiddenOf(query, linears);
   return {
     ...core,
@@ -143,11 +143,6 @@ function written(softmax: Node, linears: Linears): AttentionCore | undefined {
       ...(hidden === undefined ? {} : { hidden }),
     },
   };
-}
-
-/** Whether the linear holds more than one projection, so that its width says nothing about one. */
-function packedWidth(site: LinearSite, { parts }: Linears): boolean {
-  return site.packedIn === undefined && (parts.get(site.path) !== undefined || site.role === 'packed');
 }
 
 interface Scores {

@@ -38,14 +38,20 @@ export interface Surroundings {
   readonly cores: readonly AttentionCore[];
 }
 
+interface Indexed extends Surroundings {
+  /** Normalizations by output. */
+  readonly normed: ReadonlyMap<Value, NormPlace>;
+}
+
 /** Blocks in order of execution; `nodes` must be in that order. */
 export function detectSublayers(nodes: Iterable<Node>, around: Surroundings): Block[] {
   const blocks: Block[] = [];
   const sums = new Map<Node, Block>();
+  const indexed = { ...around, normed: new Map(around.norms.map((norm) => [norm.y, norm] as const)) };
   for (const node of nodes) {
     if (node.qualifiedOp !== 'Add' && sumOutput(node) === undefined) continue;
     for (const input of [0, 1]) {
-      const block = blockAt(node, input, around, sums);
+      const block = blockAt(node, input, indexed, sums);
       if (block === undefined) continue;
       blocks.push(block);
       sums.set(node, block);
@@ -58,7 +64,7 @@ export function detectSublayers(nodes: Iterable<Node>, around: Surroundings): Bl
 function blockAt(
   node: Node,
   input: number,
-  around: Surroundings,
+  around: Indexed,
   sums: ReadonlyMap<Node, Block>,
 ): Block | undefined {
   const { linears, cores, norms } = around;
@@ -100,13 +106,12 @@ function blockAt(
 }
 
 /** The linear that `z` is the output of, perhaps scaled, normalized or in another layout. */
-function lastLinear(z: Value, { linears, norms }: Surroundings): LinearSite | undefined {
-  const byOutput = new Map(norms.map((norm) => [norm.y, norm] as const));
+function lastLinear(z: Value, { linears, normed }: Indexed): LinearSite | undefined {
   let at = z;
   for (;;) {
     const site = linears.byOutput.get(at);
     if (site !== undefined) return site.packedIn === undefined ? site : undefined;
-    const norm = byOutput.get(at);
+    const norm = normed.get(at);
     const node = at.producer;
     if (norm !== undefined) at = norm.x;
     else if (node === undefined) return undefined;
