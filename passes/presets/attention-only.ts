@@ -1,13 +1,13 @@
 import { z } from 'zod';
 import { definePreset } from './preset.js';
 
-/** The projections of attention, trained in full: everything else stays frozen. */
+/** Full training of the projections of attention, cross-attention included; everything else stays frozen. It folds. */
 export default definePreset({
   id: 'attention-only',
   summary: 'Full training of the projections of attention',
   paper: {
-    title: 'Three things everyone should know about Vision Transformers',
-    arxiv: '2203.09795',
+    title: 'Cross-Attention is All You Need: Adapting Pretrained Transformers for Machine Translation',
+    arxiv: '2104.08771',
   },
   config: z.strictObject({}),
   entries: () => [

@@ -2,12 +2,23 @@
 import { fail } from '../../src/errors.js';
 import { didYouMean } from '../../src/nearest.js';
 import type { EntryTargeting, InsertEntry, ResolvedEntry } from '../insert-entry.js';
+import houlsby from '../methods/houlsby.js';
 import { type Configurable, configureMethod, type Method } from '../methods/method.js';
+import pfeiffer from '../methods/pfeiffer.js';
 import { METHODS, resolveMethod } from '../methods/registry.js';
 import attentionOnly from './attention-only.js';
+import mam from './mam.js';
 import type { Preset } from './preset.js';
+import unipelt from './unipelt.js';
+import { withNorms } from './with-norms.js';
 
-export const PRESETS: readonly Preset[] = [attentionOnly];
+export const PRESETS: readonly Preset[] = [
+  mam,
+  unipelt,
+  withNorms(houlsby),
+  withNorms(pfeiffer),
+  attentionOnly,
+];
 
 /** Methods and presets of one's own. */
 export interface Own {
