@@ -54,8 +54,8 @@ export interface Reference {
 
 export interface ReferenceParam {
   readonly key: string;
-  /** Absent for what all sites share. */
-  readonly path?: string;
+  /** Empty for what all sites share. */
+  readonly path: string;
   readonly role: string;
   readonly shape: readonly number[];
   readonly layer?: number;
@@ -109,7 +109,7 @@ export function byRole(
         const mapping = roles[role];
         if (mapping === undefined) throw new Error(`${name}: no mapping of ${role}`);
         const [key, layout] = mapping;
-        return [path === undefined ? key : `${path}.${key}`, layout(data, shape)];
+        return [path === '' ? key : `${path}.${key}`, layout(data, shape)];
       }),
     );
 }
