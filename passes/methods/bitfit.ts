@@ -25,7 +25,7 @@ export default defineMethod({
       fold: (_op, _stored, params) => inPlace(params),
     },
     norm: {
-      refuses: ({ bias }) => (bias ? undefined : 'it has no offset'),
+      refuses: ({ bias }) => (bias ? undefined : 'it has no bias (a norm without offset)'),
       params: (site) => trainedInPlace(SHAPES_OF.norm(site), ['bias']),
       attach: (_op, _site, params) => inPlace(params),
       fold: (_op, _stored, params) => inPlace(params),
