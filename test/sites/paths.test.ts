@@ -212,5 +212,7 @@ test("Keras' spelling becomes the framework's", () => {
   const name = 'tf_bert_model/bert/encoder/layer_._0/attention/self/query/Tensordot/MatMul';
   const y = s.node('MatMul', [s.input('x', [2, 4]), s.weight('k0', floats([4, 4]))], {}, { name });
   s.output(y, [2, 4]);
-  expect(findWeightSites(s.model).map(({ path }) => path)).toEqual(['bert.encoder.layer.0.attention.self.query']);
+  expect(findWeightSites(s.model).map(({ path }) => path)).toEqual([
+    'bert.encoder.layer.0.attention.self.query',
+  ]);
 });

@@ -128,7 +128,9 @@ test('layers: the first number counts, or the one behind the named list', () => 
   // PEFT's default wants a component before the list: a root `layers.0.q` has none.
   const t = new Sketch();
   t.output(t.node('MatMul', [t.input('x', [2, 4]), t.weight('layers.0.q.weight', floats([4, 4]))]), [2, 4]);
-  expect(paths(findWeightSites(t.model), { targets: ['q'], layers: [0], layersPattern: 'layers' })).toHaveLength(1);
+  expect(
+    paths(findWeightSites(t.model), { targets: ['q'], layers: [0], layersPattern: 'layers' }),
+  ).toHaveLength(1);
 });
 
 test('rank and alpha by module: the first pattern that matches the end of the path', () => {
