@@ -87,13 +87,19 @@ export function battery(index: number, count: number): void {
       test('folds to the same graph with the same outputs', async () => {
         const { record, model } = await inserted(fixture, method);
         const adapter = join(folder, `${method.id}.${fixture.name}.safetensors`);
-        await writeAdapter(adapter, record, randomParameters(record, model));
+        // A base that was not folded at all must fail the comparison below, and not narrowly: half precision hides what
+        // small parameters do.
+        let effect = 0;
+        for (const std of [0.3, 1, 3]) {
+          if (effect > 1.5) break;
+          await writeAdapter(adapter, record, randomParameters(record, model, { std }), { force: true });
+          const unfolded = readModel(fixture.path);
+          attachAdapter(unfolded, record, await modelTensors(await readAdapter(adapter)));
+          const { worst, tolerance } = await verify(fixture.path, unfolded);
+          effect = worst.relative / tolerance;
+        }
+        expect(effect).toBeGreaterThan(1.5);
         const plan = await fold({ model: fixture.path, adapter });
-        // A base that was not folded at all must fail the comparison below, and not narrowly.
-        const unfolded = readModel(fixture.path);
-        attachAdapter(unfolded, record, await modelTensors(await readAdapter(adapter)));
-        const effect = await verify(fixture.path, unfolded);
-        expect(effect.worst.relative).toBeGreaterThan(1.5 * effect.tolerance);
 
         const out = join(folder, method.id, fixture.name, 'merged.onnx');
         if (plan.impossible.length > 0)
