@@ -9,7 +9,7 @@ import { fail } from '../../src/errors.js';
 import type { Procedure, ProcedureParam } from './procedure.js';
 
 export interface AllocatorConfig {
-  readonly initialRank: number;
+  readonly rank: number;
   readonly targetRank: number;
   readonly initialSteps: number;
   readonly finalSteps: number;

@@ -6,13 +6,9 @@ import { rankAllocator } from './adalora-allocator.js';
 import { defineMethod } from './method.js';
 
 const config = z.strictObject({
-  initialRank: z.int().min(1).default(12).describe('Rank of every update before allocation'),
+  rank: z.int().min(1).default(12).describe('Rank of every update before allocation'),
   targetRank: z.int().min(1).default(8).describe('Mean rank of the updates after allocation'),
-  alpha: z
-    .number()
-    .positive()
-    .default(8)
-    .describe('Numerator of the scaling s = alpha / (initialRank + 1e-5)'),
+  alpha: z.number().positive().default(8).describe('Numerator of the scaling s = alpha / (rank + 1e-5)'),
   dropout: z.number().min(0).lt(1).default(0).describe("Dropout on the branch's input while training"),
   initialSteps: z.int().min(0).default(0).describe('Steps at full rank before allocation begins'),
   finalSteps: z.int().min(0).default(0).describe('Last steps, whose ranks stay as they are'),
@@ -23,8 +19,8 @@ const config = z.strictObject({
 });
 
 /** The rank before allocation counts, for good. */
-function scaling({ initialRank, alpha }: z.output<typeof config>): number {
-  return alpha / (initialRank + 1e-5);
+function scaling({ rank, alpha }: z.output<typeof config>): number {
+  return alpha / (rank + 1e-5);
 }
 
 /** ‖G − I‖_F of G [rank, rank]. */
@@ -49,7 +45,7 @@ export default defineMethod({
   config,
   sites: {
     linear: {
-      params: ({ inDim, outDim }, { initialRank: rank }) => ({
+      params: ({ inDim, outDim }, { rank }) => ({
         A: { shape: [inDim, rank], init: normal(0.02), key: 'lora_A' },
         E: { shape: [1, rank], init: zeros, key: 'lora_E' },
         B: { shape: [rank, outDim], init: normal(0.02), key: 'lora_B' },
@@ -63,7 +59,7 @@ export default defineMethod({
       fold: (op, { w }, { A, E, B }, config) => ({
         w: op.Add(w, op.Mul(op.MatMul(op.Mul(A, E), B), scaling(config))),
       }),
-      penalty: (op, { A, B }, { initialRank: rank, orthogonality }, sites) => {
+      penalty: (op, { A, B }, { rank, orthogonality }, sites) => {
         if (orthogonality === 0) return undefined;
         const skewA = fromIdentity(op, op.MatMul(op.Transpose(A, { perm: [1, 0] }), A), rank);
         const skewB = fromIdentity(op, op.MatMul(B, op.Transpose(B, { perm: [1, 0] })), rank);

@@ -18,7 +18,9 @@ export function randomParameters(
   const tensors = new Map<string, Tensor>();
   for (const { key, name, shape, dtype } of allParams(record)) {
     const kept = isFloat(dtype) ? undefined : stored.get(name);
-    tensors.set(key, kept ?? initTensor(normal(std), dtype, shape, seed, key));
+    // A row of factors scales what matrices give: at a fraction, little would be left of it.
+    const spread = shape.length === 2 && shape[0] === 1 ? 2 * std : std;
+    tensors.set(key, kept ?? initTensor(normal(spread), dtype, shape, seed, key));
   }
   return tensors;
 }

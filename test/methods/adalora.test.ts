@@ -89,9 +89,13 @@ async function run(
   options: Partial<TrainOptions> = {},
 ) {
   const expected = read(architecture);
-  const { totalSteps: _total, ...config } = expected.config;
+  const { totalSteps: _total, initialRank: rank, ...config } = expected.config;
   const model = readModel(join(repositoryRoot, `fixtures/models/${architecture}.ts.dynamic.onnx`));
-  await insert(model, { method: 'adalora', config, targeting: { targets: expected.targets } });
+  await insert(model, {
+    method: 'adalora',
+    config: { rank, ...config },
+    targeting: { targets: expected.targets },
+  });
   const artifacts = await emit(model, {
     target: 'step',
     loss: expected.task,
@@ -210,7 +214,7 @@ describe('the budget', () => {
     const expected = read('bert');
     const modules = Array.from({ length: 6 }, () => ({ E: { shape: [1, 6] } }));
     const config = adalora.config.parse({
-      initialRank: 6,
+      rank: 6,
       targetRank: 3,
       initialSteps: 2,
       finalSteps: 5,
