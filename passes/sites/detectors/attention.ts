@@ -35,7 +35,9 @@ export const packedAttention: Detector = {
         weight: weight.view,
         inDim,
         outDim,
-        ...(b !== null && b !== undefined && isBias(b, outDim) ? storedBias(node, node.inputs.indexOf(b)) : {}),
+        ...(b !== null && b !== undefined && isBias(b, outDim)
+          ? storedBias(node, node.inputs.indexOf(b))
+          : {}),
         ...(start === outDim && sizes.every(Number.isInteger) ? { parts } : {}),
       },
     ];

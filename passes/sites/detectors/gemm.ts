@@ -21,8 +21,6 @@ export const gemm: Detector = {
       c !== null && c !== undefined && isBias(c, weight.outDim)
         ? storedBias(node, 2, { scale: floatAttribute(node, 'beta', 1) })
         : {};
-    return [
-      linearDraft({ node, x, xAxis, y: node.output(0), weight, ...bias }),
-    ];
+    return [linearDraft({ node, x, xAxis, y: node.output(0), weight, ...bias })];
   },
 };
