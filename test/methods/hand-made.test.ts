@@ -1,19 +1,22 @@
 /**
- * LoRA on graphs that no fixture exports: fused and packed attention, odd layouts, shared and captured weights, weights
+ * Methods on graphs that no fixture exports: fused and packed attention, odd layouts, shared and captured weights, weights
  * in nodes, files out of order. Inserted it changes nothing, random parameters do, and the fold computes the same.
  */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { attachAdapter, insert } from '../../passes/insert.js';
+import { allParams } from '../../passes/adapter-record.js';
+import { attachAdapter } from '../../passes/insert.js';
 import { writeAdapter } from '../../runtime/adapter-file.js';
 import { fold } from '../../runtime/fold/fold.js';
+import { insert } from '../../runtime/library/insert.js';
 import { verify } from '../../runtime/verify.js';
 import { attr } from '../../src/attribute.js';
 import { cloneModel } from '../../src/clone.js';
 import { Graph, type Value } from '../../src/graph.js';
 import type { Model } from '../../src/model.js';
+import type { Tensor } from '../../src/tensor.js';
 import { randomParameters } from '../helpers/adapters.js';
 import { floats, ints, Sketch } from '../sites/graphs.js';
 
@@ -177,13 +180,27 @@ const CASES: readonly Case[] = [
   { name: 'chain of Casts and Reshapes', build: chain, targets: [['fc']] },
 ];
 
+const METHODS: readonly (readonly [method: string, config: Readonly<Record<string, unknown>>])[] = [
+  ['lora', { rank: 2, alpha: 3 }],
+  ['ia3', { feedforward: [] }],
+  ['ia3', { feedforward: '.*' }],
+  ['full', {}],
+  ['hiwi', { rank: 2, on: 'weight' }],
+  ['pafi', { ratio: 0.6, scope: 'tensor', biases: true }],
+];
+
 describe.each(CASES)('$name', ({ name, build, targets }) => {
-  test.each(targets.map((list) => [list.join(', '), list] as const))('%s', async (_name, list) => {
+  const cases = METHODS.flatMap(([method, config]) =>
+    targets.map(
+      (list) => [`${method} ${JSON.stringify(config)} at ${list.join(', ')}`, method, config, list] as const,
+    ),
+  );
+  test.each(cases)('%s', async (_name, method, config, list) => {
     const base = build();
     const inserted = build();
-    const { record, base: weights } = insert(inserted, {
-      method: 'lora',
-      config: { rank: 2, alpha: 3 },
+    const { record, base: weights } = await insert(inserted, {
+      method,
+      config,
       targeting: { targets: [...list] },
       run: { validate: 'edit' },
     });
@@ -193,14 +210,15 @@ describe.each(CASES)('$name', ({ name, build, targets }) => {
     const identity = await verify(base, inserted);
     expect(identity.worst.relative).toBeLessThanOrEqual(identity.tolerance);
 
-    const tensors = randomParameters(record);
+    const tensors = randomParameters(record, inserted);
+    const initial = new Map([...inserted.graph.initializers].map((value) => [value.name, value.tensor]));
     // Each site on its own has to show in the output: none may be wired beside the graph.
     for (const site of record.sites) {
       const own = new Set(Object.values(site.params).map(({ key }) => key));
       const alone = new Map(
-        [...tensors].map(([key, tensor]) => [
+        allParams(record).map(({ key, name }) => [
           key,
-          own.has(key) ? tensor : { ...tensor, data: zeros(tensor.data.byteLength) },
+          (own.has(key) ? tensors.get(key) : initial.get(name)) as Tensor,
         ]),
       );
       const model = cloneModel(base).model;
@@ -209,7 +227,7 @@ describe.each(CASES)('$name', ({ name, build, targets }) => {
     }
 
     const adapter = join(folder, `${name}-${list.join('-')}.safetensors`);
-    await writeAdapter(adapter, record, tensors);
+    await writeAdapter(adapter, record, tensors, { force: true });
     const report = await fold({
       model: base,
       adapter,
@@ -222,12 +240,3 @@ describe.each(CASES)('$name', ({ name, build, targets }) => {
     expect(report.verification?.worst.relative).toBeLessThanOrEqual(report.verification?.tolerance ?? 0);
   });
 });
-
-function zeros(length: number) {
-  const inline = new Uint8Array(length);
-  return {
-    byteLength: length,
-    inline,
-    read: (offset: number, count: number) => inline.subarray(offset, offset + count),
-  };
-}
