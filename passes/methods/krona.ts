@@ -12,7 +12,7 @@ const config = z.strictObject({
       'Rows and columns of the first factor; -1 splits the sizes of the weight near their square roots',
     )
     .refine((factor) => factor === -1 || factor > 0, 'must be -1 or positive'),
-  scale: z.number().default(16).describe('Factor s on the update'),
+  scale: z.number().default(1).describe('Factor s on the update'),
   dropout: branchDropout,
 });
 
