@@ -3,7 +3,7 @@
  * sites and formulas, not methods: what is replaced is what the formulas return.
  */
 import { fail } from '../src/errors.js';
-import { Value } from '../src/graph.js';
+import { Value, walkNodes } from '../src/graph.js';
 import { initTensor } from '../src/initializer.js';
 import type { Model } from '../src/model.js';
 import { didYouMean } from '../src/nearest.js';
@@ -208,7 +208,8 @@ export function placePass(name: string, placements: readonly Placement[]): Pass 
     *run(model) {
       // In the main graph, where nested graphs and further calls of a module see them.
       const values = new Set(placements.flatMap(({ layer }) => Object.values(layer.params)));
-      yield { label: 'parameters', graph: model.graph, addInitializers: [...values] };
+      const stored = [...values].filter(({ tensor }) => tensor !== undefined);
+      yield { label: 'parameters', graph: model.graph, addInitializers: stored };
       const stacks = new Map<Site, Layer[]>();
       for (const { site, layer } of [...placements].sort((a, b) => a.entry - b.entry)) {
         const stack = stacks.get(site);
@@ -216,7 +217,10 @@ export function placePass(name: string, placements: readonly Placement[]): Pass 
         else stack.push(layer);
       }
       // Last sites first: an output that feeds another site directly then takes that site's branch along when it is redirected.
-      for (const [site, layers] of [...stacks].reverse()) yield* wire(model, site, layers);
+      const order = new Map([...walkNodes(model.graph)].map((node, index) => [node, index]));
+      const last = ([{ node }]: [Site, Layer[]]) => order.get(node) ?? 0;
+      const inOrder = [...stacks].sort((a, b) => last(a) - last(b));
+      for (const [site, layers] of inOrder.reverse()) yield* wire(model, site, layers);
     },
   };
 }
