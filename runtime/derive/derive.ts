@@ -58,7 +58,7 @@ async function derive(
   const result = feeds[output.name ?? ''] ?? (await evaluator.run(model, feeds));
   const numbers = numbersOf(result);
   const initial =
-    then === undefined ? numbers : then({ dims: result.dims, data: Float64Array.from(numbers) }, arrays);
+    then === undefined ? numbers : then({ dims: result.dims, data: new Float64Array(numbers) }, arrays);
   if (initial.length !== countOf(spec.shape))
     fail('E_TYPE', {
       message: `The derived initial value has ${initial.length} elements, its parameter is [${spec.shape.join(', ')}]`,

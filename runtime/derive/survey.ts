@@ -26,7 +26,7 @@ const context: SurveyContext = {
         {
           dtype: tensor.dtype,
           dims: tensor.dims,
-          read: async () => Float64Array.from(numbersOf(await loadTensor(tensor))),
+          read: async () => new Float64Array(numbersOf(await loadTensor(tensor))),
         },
       ]),
     ),
@@ -93,7 +93,8 @@ async function* readStored(site: Site, slot: 'w' | 'b', stored: StoredTensor): A
   for (let start = 0; start < count; start += BLOCK) {
     const length = Math.min(BLOCK, count - start);
     const data = tensor.data.read(byteSize(tensor.dtype, start), byteSize(tensor.dtype, length));
-    yield Float32Array.from(numbersOf({ dtype: tensor.dtype, dims: [length], data }));
+    const numbers = numbersOf({ dtype: tensor.dtype, dims: [length], data });
+    yield numbers instanceof Float32Array ? numbers : new Float32Array(numbers);
   }
 }
 
