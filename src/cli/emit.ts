@@ -6,6 +6,7 @@ import { MANIFEST_FILE, writeArtifacts } from '../../runtime/artifacts.js';
 import { fail } from '../errors.js';
 import { readModel, writeModel } from '../onnx/index.js';
 import { choice } from './choice.js';
+import { loadUserConfig } from './config.js';
 import { formatCount, print, printJson } from './output.js';
 import { addStepOptions, type StepFlags, stepOptions } from './step-options.js';
 
@@ -67,7 +68,8 @@ async function run(path: string, flags: EmitFlags): Promise<void> {
       where: path,
       remedy: `One of ${[...LOSSES.keys()].join(', ')}`,
     });
-  const emitted = emitStep(model, stepOptions({ ...flags, loss }));
+  const { methods } = await loadUserConfig(flags.config);
+  const emitted = emitStep(model, stepOptions({ ...flags, loss }, methods));
   const files = await writeArtifacts(flags.out, emitted, model, { force });
   const { manifest, ...graphs } = emitted;
   if (flags.json === true) return printJson({ target: flags.target, files, manifest });

@@ -1,6 +1,7 @@
 /** Options of the step target, shared by `emit` and `train`. */
 import { Command } from 'commander';
 import { LOSSES } from '../../passes/losses/index.js';
+import type { Method } from '../../passes/methods/method.js';
 import { OPTIMIZERS } from '../../passes/optimizers/index.js';
 import type { StepOptions } from '../../passes/targets/step.js';
 import { SCHEDULES } from '../../runtime/train/schedule.js';
@@ -21,6 +22,7 @@ export interface StepFlags {
   readonly clip?: number;
   readonly accumulation: number;
   readonly dropout?: number;
+  readonly config?: string | false;
 }
 
 /** The flags that shape a training graph, by the name that commander gives them. */
@@ -78,11 +80,15 @@ function addGraphOptions(command: Command): Command {
     .option('--dropout <p>', 'override the dropout that the adapter was inserted with', number);
 }
 
-/** What the flags ask of `emitStep`; `loss` must be given. */
-export function stepOptions(flags: StepFlags & { readonly loss: string }): StepOptions {
+/** What the flags ask of `emitStep`; `loss` must be given. `methods` are those of the config file. */
+export function stepOptions(
+  flags: StepFlags & { readonly loss: string },
+  methods: readonly Method[] = [],
+): StepOptions {
   const { weightDecay, optimizerSet, clip, dropout } = flags;
   return {
     loss: flags.loss,
+    methods,
     ...(flags.lossSet === undefined ? {} : { lossConfig: flags.lossSet }),
     optimizer: flags.optimizer,
     optimizerConfig: { ...(weightDecay === undefined ? {} : { weightDecay }), ...optimizerSet },

@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { Command, Option } from 'commander';
 import { LOSSES } from '../../passes/losses/index.js';
+import type { Method } from '../../passes/methods/method.js';
 import { emitStep } from '../../passes/targets/step.js';
 import { artifactsInMemory, MANIFEST_FILE, type TrainArtifacts } from '../../runtime/artifacts.js';
 import type { TrainOptions } from '../../runtime/train/options.js';
@@ -10,6 +11,7 @@ import { train } from '../../runtime/train/train.js';
 import { EXIT, fail } from '../errors.js';
 import { readModel } from '../onnx/index.js';
 import pc from './colour.js';
+import { loadUserConfig } from './config.js';
 import { interruptSignal } from './interrupt.js';
 import { lossCurve } from './loss-curve.js';
 import { count, integer, number } from './options.js';
@@ -108,12 +110,14 @@ async function run(path: string, given: TrainFlags, command: Command): Promise<v
   const emitted = existsSync(join(path, MANIFEST_FILE));
   // Emitted graphs have settled the size of their passes.
   const flags = emitted ? given : withMicroBatches(given);
-  const artifacts = emitted ? path : await artifactsOf(path, flags);
+  const { methods } = await loadUserConfig(flags.config);
+  const artifacts = emitted ? path : await artifactsOf(path, flags, methods);
   const overrides = emitted ? overridesOf(path, command) : {};
   const view = trainView(flags.quiet === true || flags.json === true ? 'silent' : 'progress');
   const result = await train({
     ...trainOptions(flags),
     ...overrides,
+    methods,
     artifacts,
     onEvent: view.onEvent,
     signal: interruptSignal(),
@@ -180,7 +184,11 @@ function overridesOf(path: string, command: Command): Pick<TrainOptions, 'schedu
 }
 
 /** Training graphs of an adapted model. */
-async function artifactsOf(path: string, flags: TrainFlags): Promise<TrainArtifacts> {
+async function artifactsOf(
+  path: string,
+  flags: TrainFlags,
+  methods: readonly Method[],
+): Promise<TrainArtifacts> {
   const model = readModel(path);
   const { loss } = flags;
   if (loss === undefined)
@@ -189,7 +197,7 @@ async function artifactsOf(path: string, flags: TrainFlags): Promise<TrainArtifa
       where: path,
       remedy: `E.g. --loss causal-lm, --loss classification; one of ${[...LOSSES.keys()].join(', ')}`,
     });
-  return artifactsInMemory(emitStep(model, stepOptions({ ...flags, loss })), model);
+  return artifactsInMemory(emitStep(model, stepOptions({ ...flags, loss }, methods)), model);
 }
 
 function trainOptions(flags: TrainFlags): Omit<TrainOptions, 'artifacts'> {
