@@ -53,6 +53,50 @@ const COUNTS: readonly Count[] = [
   { method: 'attention-only', trainable: 12 * 4 * (768 * 768 + 768) },
   { method: 'hiwi', config: { rank: 4 }, trainable: 368_640, stored: 46_080 },
   { method: 'hiwi', config: { rank: 16 }, trainable: 4 * 368_640, stored: 46_080 },
+  { method: 'houlsby', config: { size: 64 }, trainable: 2_379_264 },
+  { method: 'pfeiffer', config: { size: 48 }, trainable: 894_528 },
+  { method: 'parallel', config: { size: 16 }, trainable: 304_320 },
+  { method: 'parallel', config: { size: 16, scaling: 'learned' }, trainable: 304_320 + 12 },
+  // Compacter++
+  { method: 'compacter', config: { size: 24 }, targets: 'role:feed-forward', trainable: 28_576 },
+  {
+    method: 'compacter',
+    config: { size: 24, dense: true },
+    targets: 'role:feed-forward',
+    trainable: 28_576,
+    stored: 12 * (2 * 768 * 24 + 24 + 768),
+  },
+  // The PHM adapter: whole B_i, two rules per adapter.
+  {
+    method: 'compacter',
+    config: { size: 24, divisor: 12, factorized: false, shareRule: false },
+    trainable: 24 * (2 * 12 ** 3 + (2 * 768 * 24) / 12 + 24 + 768),
+  },
+  { method: 'prompt', config: { length: 100 }, trainable: 76_800 },
+  {
+    method: 'p-tuning',
+    config: { length: 100 },
+    trainable: 76_800 + 3 * (768 * 768 + 768),
+    stored: 76_800,
+  },
+  {
+    method: 'p-tuning',
+    config: { length: 20, encoder: 'lstm', hidden: 384 },
+    trainable:
+      20 * 768 +
+      // Two layers in two directions, inputs of 768 each, four gates, two biases.
+      4 * (4 * 384 * (768 + 384) + 2 * 4 * 384) +
+      2 * (768 * 768 + 768),
+    stored: 20 * 768,
+  },
+  { method: 'prefix', config: { length: 10 }, trainable: 184_320 },
+  {
+    method: 'prefix',
+    config: { length: 10, projection: true, hidden: 512 },
+    trainable: 10 * 768 + 768 * 512 + 512 + 12 * (512 * 2 * 768 + 2 * 768),
+    stored: 184_320,
+  },
+  { method: 'lora', config: { rank: 8, gating: true }, targets: queryValue, trainable: 294_912 + 24 * 769 },
 ];
 
 /** Numbers of every tensor once, of those that train. */

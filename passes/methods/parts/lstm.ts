@@ -22,19 +22,24 @@ function roleOf(part: (typeof PARTS)[number], layer: number, direction: string):
 }
 
 /** Parameters by torch's names, weights [in, 4·hidden] with gates in the order i f g o. */
-export function lstmParams({ inDim, hidden, layers }: LstmShape, key: string): Record<string, ParamSpec> {
+export function lstmParams(
+  { length, inDim, hidden, layers }: LstmShape,
+  key: string,
+): Record<string, ParamSpec> {
   const params: Record<string, ParamSpec> = {};
   const init = uniform(1 / Math.sqrt(hidden));
   for (let layer = 0; layer < layers; layer++)
     for (const direction of DIRECTIONS)
       for (const part of PARTS) {
-        const role = roleOf(part, layer, direction);
+        // A sequence of one has no step before it.
+        if (part === 'weight_hh' && length === 1) continue;
         const rows = {
           weight_ih: [layer === 0 ? inDim : 2 * hidden],
           weight_hh: [hidden],
           bias_ih: [],
           bias_hh: [],
         };
+        const role = roleOf(part, layer, direction);
         params[role] = { shape: [...rows[part], 4 * hidden], init, key: `${key}.${role}` };
       }
   return params;
@@ -57,7 +62,8 @@ export function lstm(op: Ops, x: Value, params: ParamValues, shape: LstmShape): 
     );
     const bias = op.Add(both('bias_ih', [0, 1]), both('bias_hh', [0, 1]));
     const fed = op.Add(op.MatMul(turned, both('weight_ih', [0])), bias);
-    const outputs = recurrence(op, fed, both('weight_hh', [0]), shape);
+    const recurrent = shape.length > 1 ? both('weight_hh', [0]) : undefined;
+    const outputs = recurrence(op, fed, recurrent, shape);
     const [forward, backward] = op.Split(op.Concat(outputs, { axis: 1 }), [1, 1], { axis: 0 }, 2);
     sequence = op.Concat([op.Squeeze(forward, [0]), op.Gather(op.Squeeze(backward, [0]), backwards)], {
       axis: -1,
@@ -67,12 +73,13 @@ export function lstm(op: Ops, x: Value, params: ParamValues, shape: LstmShape): 
 }
 
 /** c' = σ(f)·c + σ(i)·tanh(g), h' = σ(o)·tanh(c'), with (i f g o) = fed[t] + h W. States are [2, 1, hidden]. */
-function recurrence(op: Ops, fed: Value, weight: Value, { length, hidden }: LstmShape): Value[] {
+function recurrence(op: Ops, fed: Value, weight: Value | undefined, { length, hidden }: LstmShape): Value[] {
   const steps = length === 1 ? [fed] : op.Split(fed, new Array<number>(length).fill(1), { axis: 1 }, length);
   const outputs: Value[] = [];
   let state: { readonly h: Value; readonly c: Value } | undefined;
   for (const step of steps) {
-    const gates = state === undefined ? step : op.Add(step, op.MatMul(state.h, weight));
+    const gates =
+      state === undefined || weight === undefined ? step : op.Add(step, op.MatMul(state.h, weight));
     const [i, f, g, o] = op.Split(gates, new Array<number>(4).fill(hidden), { axis: -1 }, 4);
     const entering = op.Mul(op.Sigmoid(i), op.Tanh(g));
     const c: Value = state === undefined ? entering : op.Add(op.Mul(op.Sigmoid(f), state.c), entering);
