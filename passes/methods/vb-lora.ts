@@ -22,12 +22,17 @@ const config = z
     topk: z.int().min(1).default(2).describe('Vectors that each piece mixes'),
     bankBound: z.number().min(0).default(0.02).describe('The bank starts uniform within ± this bound'),
     logitsStd: z.number().min(0).default(0.1).describe('Standard deviation of the initial logits'),
+    learningRateRatio: z
+      .number()
+      .positive()
+      .default(1)
+      .describe('Learning rate of the logits over that of the bank; the paper takes 10'),
     dropout: branchDropout,
     compact: z
       .boolean()
       .default(false)
       .describe(
-        'Save the chosen vectors and their weights in place of logits; training cannot go on from that',
+        'Save the chosen vectors and their weights in place of logits; training goes on with these vectors only',
       ),
   })
   .refine(({ topk, vectors }) => topk <= vectors, 'topk is larger than the bank');
@@ -59,8 +64,7 @@ function factors(
  * `Σ_k softmax(top k logits)_k·bank[index_k]` over a bank of vectors that all modules share. The bank and the logits
  * train, logits only where they are among the k largest. The bank starts uniform and the logits normal as in PEFT, so the
  * adapted model does not equal the base before training; the difference is of the order of the bank's entries squared.
- * The paper trains the bank at 1e-3 and the logits at 1e-2; they are groups of their own, `vectors` and `logits`.
- * With `compact` the saved adapter holds k places and k − 1 weights per piece.
+ * The paper trains the bank at 1e-3 and the logits at 1e-2. With `compact` the saved adapter holds k places and k − 1 weights per piece.
  */
 export default defineMethod({
   id: 'vb-lora',
@@ -81,7 +85,7 @@ export default defineMethod({
       refuses: (site, { vectorLength }) => indivisible(site, vectorLength),
       params: (site, config) => {
         const { A, B } = pieceCounts(site, config);
-        const logits = { init: normal(config.logitsStd), group: 'logits' };
+        const logits = { init: normal(config.logitsStd), group: 'logits', lrScale: config.learningRateRatio };
         return {
           logitsA: { shape: [...A, config.vectors], key: 'vblora_logits_A', ...logits },
           logitsB: { shape: [...B, config.vectors], key: 'vblora_logits_B', ...logits },

@@ -265,7 +265,7 @@ export async function replay(
 }
 
 /** Gives the parameters in a model new numbers; returns all parameters of the record by key. */
-function setValues(
+export function setValues(
   model: Model,
   record: AdapterRecord,
   values: ReadonlyMap<string, readonly number[]>,
@@ -354,7 +354,7 @@ const relative = (a: readonly number[], b: readonly number[]) => {
 };
 
 /** Tensors of a reference file by name. */
-class TensorFile {
+export class TensorFile {
   readonly #file;
   constructor(name: string) {
     this.#file = readSafetensors(join(FOLDER, `${name}.safetensors`));
