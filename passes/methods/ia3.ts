@@ -1,8 +1,11 @@
 import { z } from 'zod';
+import { fail } from '../../src/errors.js';
 import { ones } from '../../src/initializer.js';
+import { didYouMean } from '../../src/nearest.js';
 import { fullMatch } from '../sites/python-regex.js';
 import type { LinearDims } from '../sites/views.js';
 import { defineMethod } from './method.js';
+import type { Survey } from './survey.js';
 
 const config = z.strictObject({
   feedforward: z
@@ -15,13 +18,33 @@ const config = z.strictObject({
 
 /** Whether the vector scales what the module reads. */
 function onInput({ path, role }: LinearDims, { feedforward }: z.output<typeof config>): boolean {
-  if (feedforward === undefined) return role === 'down';
   // Further calls of a module are `<path>#2`, …
-  const module = path.replace(/#\d+$/, '');
-  return typeof feedforward === 'string'
-    ? fullMatch(feedforward).test(module)
-    : feedforward.some((name) => module === name || module.endsWith(`.${name}`));
+  return feedforward === undefined ? role === 'down' : isNamed(path.replace(/#\d+$/, ''), feedforward);
 }
+
+/** PEFT's two ways of naming modules. */
+function isNamed(path: string, names: string | readonly string[]): boolean {
+  return typeof names === 'string'
+    ? fullMatch(names).test(path)
+    : names.some((name) => path === name || path.endsWith(`.${name}`));
+}
+
+/** Throws E_NO_MATCH for a name that means no module of the insertion: its vector would scale outputs unnoticed. */
+const checkNames: Survey = async (sites, { feedforward }) => {
+  const paths = sites.map(({ path }) => path);
+  for (const name of [(feedforward as z.output<typeof config>['feedforward']) ?? []].flat()) {
+    const one = typeof feedforward === 'string' ? feedforward : [name];
+    if (!paths.some((path) => isNamed(path, one)))
+      fail('E_NO_MATCH', {
+        message: `feedforward '${name}' matches none of the modules that ia3 is put at`,
+        remedy: didYouMean(
+          name,
+          paths.map((path) => path.split('.').slice(-name.split('.').length).join('.')),
+        ),
+      });
+  }
+  return new Map();
+};
 
 /**
  * (IA)³: learned vectors scale keys, values and the inner activations of the feed-forward block. Keys and values, and any
@@ -37,6 +60,7 @@ export default defineMethod({
     arxiv: '2205.05638',
   },
   config,
+  survey: checkNames,
   defaultTargets: ['role:key', 'role:value', 'role:down'],
   sites: {
     linear: {

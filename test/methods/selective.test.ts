@@ -105,6 +105,19 @@ describe('ia3', () => {
     expect(numbers(output!)).toEqual(expected.map((value) => expect.closeTo(value, 4)));
   });
 
+  test('refuses a feedforward name that means no module', async () => {
+    const options = { method: 'ia3', targeting: { targets: ['up', 'down'] } };
+    await expect(
+      insert(twoLinears(), { ...options, config: { feedforward: ['dwn'] } }),
+    ).rejects.toMatchObject({
+      code: 'E_NO_MATCH',
+      remedy: expect.stringContaining("'down'"),
+    });
+    await expect(insert(twoLinears(), { ...options, config: { feedforward: 'x.*' } })).rejects.toMatchObject({
+      code: 'E_NO_MATCH',
+    });
+  });
+
   test("its default finds keys, values and down projections; of GPT-2's packed projection the parts", async () => {
     const model = exported('gpt2.dynamo.static');
     const { record } = await insert(model, { method: 'ia3' });
