@@ -25,6 +25,7 @@ import { normal, randomStream, zeros } from '../../src/initializer.js';
 import { readModel } from '../../src/onnx/index.js';
 import type { Ops } from '../../src/ops/ops.generated.js';
 import { type Tensor, tensorOfBytes } from '../../src/tensor.js';
+import { cliJson } from '../cli/support.js';
 import { repositoryRoot } from '../helpers/fixtures.js';
 
 const base = join(repositoryRoot, 'fixtures/models/bert.ts.dynamic.onnx');
@@ -92,7 +93,7 @@ async function adapted() {
   await insert(model, {
     entries: [
       { method: hyper, targeting: { targets: ['query'] } },
-      { method: 'lora', config: { rank: 1 }, targeting: { targets: ['value'] } },
+      { method: 'lora', config: { rank: 1, alpha: 16 }, targeting: { targets: ['value'] } },
     ],
   });
   return model;
@@ -183,6 +184,22 @@ describe('an adapter with training-only structure', () => {
     const out = join(folder, 'from-checkpoint.safetensors');
     const artifacts = await emit(await adapted(), { target: 'step', loss: 'classification' });
     await adapterOfCheckpoint(artifacts, result.checkpoint ?? '', out);
+    expect(readFileSync(out).equals(readFileSync(result.adapter ?? ''))).toBe(true);
+    // The adapted model will do instead of the graphs.
+    await adapterOfCheckpoint(await adapted(), result.checkpoint ?? '', out, { force: true });
+    expect(readFileSync(out).equals(readFileSync(result.adapter ?? ''))).toBe(true);
+    const other = readModel(base);
+    await insert(other, { method: 'lora', targeting: { targets: ['key'] } });
+    await expect(adapterOfCheckpoint(other, result.checkpoint ?? '', join(folder, 'none'))).rejects.toThrow(
+      /no parameter of the model/,
+    );
+  });
+
+  it('comes from the command line too, which does not know the method', async () => {
+    const out = join(folder, 'from-command.safetensors');
+    const { checkpoint } = result;
+    const { json } = await cliJson('adapter', join(folder, 'step'), '-c', checkpoint ?? '', '-o', out);
+    expect(json).toMatchObject({ adapter: out, methods: 'lora', stored: result.stored });
     expect(readFileSync(out).equals(readFileSync(result.adapter ?? ''))).toBe(true);
   });
 

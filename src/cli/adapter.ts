@@ -1,0 +1,49 @@
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { Command } from 'commander';
+import { methodsOf } from '../../passes/adapter-record.js';
+import { loadArtifacts, MANIFEST_FILE } from '../../runtime/artifacts.js';
+import { storedElements } from '../../runtime/collapse.js';
+import { adapterOfCheckpoint } from '../../runtime/train/save.js';
+import { readModel } from '../onnx/index.js';
+import pc from './colour.js';
+import { formatCount, print, printJson } from './output.js';
+
+interface AdapterFlags {
+  readonly checkpoint: string;
+  readonly out: string;
+  readonly force?: boolean;
+  readonly quiet?: boolean;
+  readonly json?: boolean;
+}
+
+export function adapterCommand(): Command {
+  return new Command('adapter')
+    .summary('write the adapter file of a checkpoint')
+    .description(
+      'Write the adapter that a checkpoint stands for, as train does at the end of a run: frozen tensors join the trained ones, and structure that only training needs is evaluated and left out.',
+    )
+    .argument('<model>', 'adapted ONNX model, or the folder of graphs, that the run trained')
+    .requiredOption('-c, --checkpoint <file>', 'file of the checkpoints folder of the run')
+    .requiredOption('-o, --out <file>', 'where the adapter goes')
+    .option('--force', 'overwrite the output')
+    .option('--quiet', 'no report, only errors and warnings')
+    .option('--json', 'print a JSON report')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  peft-compile adapter adapted.onnx --checkpoint run/checkpoints/best.safetensors -o best.safetensors`,
+    )
+    .action(run);
+}
+
+async function run(path: string, flags: AdapterFlags): Promise<void> {
+  const { checkpoint, out, force = false } = flags;
+  const source = existsSync(join(path, MANIFEST_FILE)) ? await loadArtifacts(path) : readModel(path);
+  const { record } = await adapterOfCheckpoint(source, checkpoint, out, { force });
+  const stored = storedElements(record);
+  if (flags.json === true) printJson({ adapter: out, methods: methodsOf(record), stored });
+  else if (flags.quiet !== true)
+    print(`${methodsOf(record)}: ${formatCount(stored)} weights in ${pc.green(out)}`);
+}
