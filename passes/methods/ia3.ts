@@ -50,7 +50,8 @@ const checkNames: Survey = async (sites, { feedforward }) => {
  * (IA)³: learned vectors scale keys, values and the inner activations of the feed-forward block. Keys and values, and any
  * module that `feedforward` does not name: `y' = (x W + b)·l`; feed-forward: `y' = (x·l) W + b`. Vectors start at one.
  * The fold is exact: columns of W and b times l, or rows of W times l. A packed projection (GPT-2's c_attn) takes one
- * vector over all its outputs, as PEFT's default does, or its parts key and value one each, as the paper does.
+ * vector over all its outputs, as PEFT's default does, or its parts key and value one each, as the paper does. Weight
+ * decay pulls the vectors towards zero and not towards one: train with a weight decay of 0.
  */
 export default defineMethod({
   id: 'ia3',
