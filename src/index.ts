@@ -24,6 +24,7 @@ export {
   type AdapterSite,
   readAdapterRecord,
 } from '../passes/adapter-record.js';
+export type { CombineReport, CombineSettings } from '../passes/combine.js';
 export type { SharedPolicy } from '../passes/fold.js';
 export { attachAdapter, type InsertOptions, type InsertReport } from '../passes/insert.js';
 export type * from '../passes/inspect/report.js';
@@ -45,6 +46,7 @@ export type { Fidelity } from '../runtime/fold/fidelity.js';
 export { type FoldedTensorReport, type FoldOptions, type FoldReport, fold } from '../runtime/fold/fold.js';
 export type { ComputeDType } from '../runtime/fold/folded-tensor.js';
 export type { FoldProof } from '../runtime/fold/proof.js';
+export { type Combined, type CombineOptions, combine } from '../runtime/library/combine.js';
 export { type EmitAdaptedOptions, type EmitStepOptions, emit } from '../runtime/library/emit.js';
 export { insert } from '../runtime/library/insert.js';
 export { type InspectOptions, inspect } from '../runtime/library/inspect.js';
@@ -95,10 +97,20 @@ export {
 // Methods of one's own. `z` is the zod that their configurations are written with.
 
 export { z } from 'zod';
-export { baseValue, type DerivedInit, derived } from '../passes/methods/derived.js';
+export type { EntryTargeting, InsertEntry } from '../passes/insert-entry.js';
 export {
+  baseValue,
+  type DerivedInit,
+  derived,
+  type HostArray,
+  type HostTransform,
+} from '../passes/methods/derived.js';
+export {
+  type AnyCollapse,
+  type AnyFold,
   type AnySiteRules,
   type AttachContext,
+  type Collapse,
   defineMethod,
   type Fold,
   type Folded,
@@ -107,11 +119,26 @@ export {
   type MethodDefinition,
   type Paper,
   type ParamSpec,
+  type ParamSpecs,
+  type ParamValues,
+  type SharedDims,
   type SiteRules,
   siteKindsOf,
 } from '../passes/methods/method.js';
+export type { Procedure, ProcedureParam, ProcedureStep } from '../passes/methods/procedure.js';
 export { METHODS as methods } from '../passes/methods/registry.js';
-export { defineConfig, type UserConfig } from './cli/config.js';
+export type { Survey, SurveyContext, SurveyedSite, SurveyResult } from '../passes/methods/survey.js';
+export { definePreset, type Preset, type PresetDefinition } from '../passes/presets/preset.js';
+export { PRESETS as presets } from '../passes/presets/registry.js';
+export type {
+  SiteDims,
+  SiteSlots,
+  SiteViews,
+  Stored,
+  StoredSlots,
+  StoredValues,
+} from '../passes/sites/views.js';
+export { type ConfigFile, defineConfig, type TrainConfig, type UserConfig } from './cli/config.js';
 export {
   type ConstantInitializer,
   constant,
@@ -166,16 +193,23 @@ export { type EditLog, type RunOptions, type RunResult, runPasses } from '../pas
 // The graph: walk, build, infer, validate, print, parse.
 
 export {
+  type AttentionSite,
   type ColumnRange,
   type EmbeddingSite,
   type FindOptions,
   findSites,
   findWeightSites,
+  type LinearRole,
   type LinearSite,
+  type NormSite,
   type PathGuess,
+  type PositionSite,
+  type PromptSite,
   type Site,
   type SiteBias,
   type SiteKind,
+  type SublayerSite,
+  type WeightSite,
   type WeightStorage,
   type WeightView,
 } from '../passes/sites/index.js';
