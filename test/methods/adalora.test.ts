@@ -6,6 +6,7 @@ import { afterAll, describe, expect, it } from 'vitest';
 import { readAdapterRecord, trainableParams } from '../../passes/adapter-record.js';
 import adalora from '../../passes/methods/adalora.js';
 import { budgetAt } from '../../passes/methods/adalora-allocator.js';
+import { Collator } from '../../runtime/data/batch.js';
 import type { Dataset, Example } from '../../runtime/data/dataset.js';
 import { type HostTensor, loadTensor, numbersOf, tensorOfNumbers } from '../../runtime/host-tensor.js';
 import { emit } from '../../runtime/library/emit.js';
@@ -13,6 +14,7 @@ import { insert } from '../../runtime/library/insert.js';
 import { readSafetensors } from '../../runtime/safetensors.js';
 import { loadCheckpoint } from '../../runtime/train/checkpoint.js';
 import type { TrainOptions } from '../../runtime/train/options.js';
+import { Stepper } from '../../runtime/train/stepper.js';
 import { train } from '../../runtime/train/train.js';
 import { readModel } from '../../src/onnx/index.js';
 import { repositoryRoot } from '../helpers/fixtures.js';
@@ -206,6 +208,50 @@ describe('a procedure', () => {
     const { manifest } = await emit(model, { target: 'step', loss: 'classification' });
     for (const { key, gradient } of manifest.params)
       expect(gradient !== undefined, key).toBe(key.includes('query'));
+  });
+});
+
+describe('the penalty', () => {
+  // Old opsets spell reductions otherwise; in half precision the factors are float32 copies, and so is the penalty.
+  it.each(['bert.ts.opset11', 'bert.ts.fp16', 'bert.ts.bf16'])('is exact in %s', async (name) => {
+    const losses = [];
+    let factors = new Map<string, HostTensor>();
+    for (const orthogonality of [0, 0.5]) {
+      const model = readModel(join(repositoryRoot, `fixtures/models/${name}.onnx`));
+      const config = { rank: 3, targetRank: 2, orthogonality };
+      await insert(model, { method: 'adalora', config, targeting: { targets: ['query', 'value'] } });
+      const artifacts = await emit(model, { target: 'step', loss: 'classification' });
+      const stepper = new Stepper(artifacts);
+      try {
+        await stepper.load(artifacts.initial);
+        factors = await stepper.params();
+        const batch = new Collator(artifacts.manifest.batch).batch(
+          await batches('bert', 1).then(({ example }) => [0, 1, 2, 3].map(example)),
+        );
+        losses.push((await stepper.step([batch.feeds], { lr: 0, step: 1, seeds: [0] })).loss);
+      } finally {
+        await stepper.close();
+      }
+    }
+    const terms = [...factors].flatMap(([key, tensor]) => {
+      const [rows, columns] = tensor.dims as [number, number];
+      const at = (i: number, r: number) =>
+        numbersOf(tensor)[key.endsWith('lora_A') ? i * columns + r : r * columns + i]!;
+      if (key.endsWith('lora_E')) return [];
+      const [length, rank] = key.endsWith('lora_A') ? [rows, columns] : [columns, rows];
+      let sum = 0;
+      for (let r = 0; r < rank; r++)
+        for (let q = 0; q < rank; q++) {
+          let gram = r === q ? -1 : 0;
+          for (let i = 0; i < length; i++) gram += at(i, r) * at(i, q);
+          sum += gram * gram;
+        }
+      return [Math.sqrt(sum)];
+    });
+    expect(terms.length).toBe(8);
+    const penalty = (0.5 * terms.reduce((sum, term) => sum + term, 0)) / terms.length;
+    // The task's loss is the same float in both runs, but for the rounding of one sum.
+    expect(Math.abs(losses[1]! - losses[0]! - penalty)).toBeLessThan(1e-6);
   });
 });
 
