@@ -2,6 +2,7 @@
 import type { EntryTargeting, InsertEntry } from '../../passes/insert-entry.js';
 import { settingsOf } from '../../passes/methods/method.js';
 import { configurableOf } from '../../passes/presets/registry.js';
+import { savedModules } from '../../passes/saved-modules.js';
 import { fail } from '../errors.js';
 import { didYouMean } from '../nearest.js';
 import type { UserConfig } from './config.js';
@@ -24,8 +25,6 @@ export interface CompositionFlags {
 
 /** What is inserted where neither the command line nor a config file says it. */
 const DEFAULT_METHOD = 'lora';
-/** The method of modules that are trained whole. */
-const WHOLE_MODULES = 'full';
 
 /** An entry with what flags can address in it. */
 interface Part {
@@ -60,7 +59,7 @@ export function compose(flags: CompositionFlags, user: UserConfig): InsertEntry[
       },
     };
   });
-  if (saved.length > 0) composed.push({ method: WHOLE_MODULES, targeting: { targets: saved } });
+  if (saved.length > 0) composed.push(savedModules(saved));
   return composed;
 }
 

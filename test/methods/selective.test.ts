@@ -8,6 +8,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { allParams, readAdapterRecord } from '../../passes/adapter-record.js';
 import type { InsertEntry } from '../../passes/insert-entry.js';
 import { placesOf, selectSmallest } from '../../passes/methods/smallest.js';
+import { savedModules } from '../../passes/saved-modules.js';
 import { emitStep } from '../../passes/targets/step.js';
 import { readAdapter, writeAdapter } from '../../runtime/adapter-file.js';
 import { artifactsInMemory } from '../../runtime/artifacts.js';
@@ -162,27 +163,31 @@ describe('bitfit', () => {
   });
 });
 
-test('a head is trained in full beside LoRA, and both fold', async () => {
-  const name = fixturePath('models', 'bert.dynamo.static.onnx');
-  const model = readModel(name);
+test.each([
+  ['bert.dynamo.static', ['classifier'], 32 * 3 + 3],
+  ['roberta.ts.static', ['classifier.dense', 'classifier.out_proj'], 32 * 32 + 32 + 32 * 3 + 3],
+])('a head is trained in full beside LoRA, and both fold: %s', async (name, heads, size) => {
+  const path = fixturePath('models', `${name}.onnx`);
+  const model = readModel(path);
+  const saved = ['classifier'];
   const entries: InsertEntry[] = [
     {
       method: 'lora',
       config: { rank: 2 },
-      targeting: { targets: ['query', 'value'], modulesToSave: ['classifier'] },
+      targeting: { targets: ['query', 'value', heads.at(-1)!], modulesToSave: saved },
     },
-    { method: 'full', targeting: { targets: ['classifier'] } },
+    savedModules(saved),
   ];
   const { record, trainable } = await insert(model, { entries });
-  const head = record.sites.find(({ path }) => path === 'classifier');
-  expect(head?.params).toMatchObject({ weight: { shape: [32, 3] }, bias: { shape: [3] } });
-  expect(trainable).toBe(4 * (2 * 32 + 2 * 32) + 32 * 3 + 3);
+  expect(record.sites.filter(({ entry }) => entry === 1).map((site) => site.path)).toEqual(heads);
+  expect(record.sites.filter(({ entry }) => entry === 0)).toHaveLength(4);
+  expect(trainable).toBe(4 * (2 * 32 + 2 * 32) + size);
 
-  const adapter = join(folder, 'head.safetensors');
+  const adapter = join(folder, `${name}-head.safetensors`);
   await writeAdapter(adapter, record, randomParameters(record, model));
-  const report = await fold({ model: name, adapter, out: join(folder, 'head.onnx'), verify: true });
+  const report = await fold({ model: path, adapter, out: join(folder, `${name}-head.onnx`), verify: true });
   expect(report.verification?.pass).toBe(true);
-  expect(report.tensors).toHaveLength(4 + 2);
+  expect(report.tensors).toHaveLength(4 + 2 * heads.length);
 });
 
 describe('hiwi', () => {

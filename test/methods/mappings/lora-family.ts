@@ -1,4 +1,5 @@
 /** LoRA and what descends from it: matrices are the transposes of PEFT's, and tensors of other ranks are PEFT's own. */
+import { savedModules } from '../../../passes/saved-modules.js';
 import { byRole, entryOf, type MethodMapping, same, transposed } from '../reference-support.js';
 
 const lora = {
@@ -10,7 +11,16 @@ const lora = {
 } as const;
 
 export const loraFamily: Readonly<Record<string, MethodMapping>> = {
-  lora: { translate: byRole(lora) },
+  lora: {
+    entries: (reference) => {
+      const { modulesToSave = [], ...config } = reference.config;
+      const saved = modulesToSave as string[];
+      const entry = entryOf(reference, config);
+      if (saved.length === 0) return [entry];
+      return [{ ...entry, targeting: { ...entry.targeting, modulesToSave: saved } }, savedModules(saved)];
+    },
+    translate: byRole({ ...lora, weight: ['weight', transposed], bias: ['bias', same] }),
+  },
   dora: { translate: byRole({ ...lora, lora_magnitude_vector: ['lora_magnitude_vector', same] }) },
   loha: {
     translate: byRole({
