@@ -5,7 +5,7 @@ import type { Ops } from '../../src/ops/ops.generated.js';
 import type { DType } from '../../src/types.js';
 import { derived } from './derived.js';
 import { branchDropout, rankAndAlpha, rslora, scaling } from './low-rank.js';
-import { defineMethod } from './method.js';
+import { type AttachContext, defineMethod, type ParamValues } from './method.js';
 import { narrowed, widened } from './precision.js';
 
 const config = z.strictObject({ ...rankAndAlpha, rslora, dropout: branchDropout });
@@ -29,7 +29,19 @@ function updatedNorms(op: Ops, w: Value, A: Value, B: Value, s: number, dtype: D
   const own = op.Mul(op.MatMul(op.MatMul(transposed, a), b), s);
   const change = op.ReduceSum(op.Mul(b, op.Mul(op.Add(cross, own), s)), [0], { keepdims: 0 });
   const squares = op.Add(op.ReduceSumSquare(W, [0], { keepdims: 0 }), change);
-  return narrowed(op, op.Sqrt(op.Max([squares, TINY])), dtype);
+  return op.Sqrt(op.Max([squares, TINY]));
+}
+
+/** m / n, n a constant to differentiation. */
+function gainOf(
+  op: Ops,
+  { w, dtype }: { readonly w: Value; readonly dtype: DType },
+  { A, B, m }: ParamValues<'A' | 'B' | 'm'>,
+  s: number,
+  stopGradient: AttachContext['stopGradient'],
+): Value {
+  const norms = stopGradient(updatedNorms(op, w, A, B, s, dtype));
+  return narrowed(op, op.Div(widened(op, m, dtype), norms), dtype);
 }
 
 /** W' = (W + s·A B) ⊙ m / n, n the column norms of what is scaled. */
@@ -58,9 +70,11 @@ export default defineMethod({
         B: { shape: [rank, outDim], init: zeros, key: 'lora_B' },
         m: { shape: [outDim], init: columnNorms, key: 'lora_magnitude_vector' },
       }),
-      attach: (op, { x, y, w, b, dtype }, { A, B, m }, config, { dropout, stopGradient }) => {
+      attach: (op, site, params, config, { dropout, stopGradient }) => {
+        const { x, y, w, b } = site;
+        const { A, B } = params;
         const s = scaling(config);
-        const gain = op.Div(m, stopGradient(updatedNorms(op, w, A, B, s, dtype)));
+        const gain = gainOf(op, site, params, s, stopGradient);
         const dropped = dropout(x, config.dropout);
         const branch = op.MatMul(op.Mul(op.MatMul(dropped, A), s), op.Mul(B, gain));
         if (config.dropout > 0) {
@@ -79,11 +93,10 @@ export default defineMethod({
         B: { shape: [rank, dim], init: normal(1), key: 'lora_embedding_B' },
         m: { shape: [dim], init: columnNorms, key: 'lora_magnitude_vector' },
       }),
-      attach: (op, { ids, y, w, dtype }, { A, B, m }, config, { stopGradient }) => {
+      attach: (op, site, params, config, { stopGradient }) => {
         const s = scaling(config);
-        const gain = op.Div(m, stopGradient(updatedNorms(op, w, A, B, s, dtype)));
-        const branch = op.MatMul(op.Mul(op.Gather(A, ids), s), B);
-        return { y: op.Mul(op.Add(y, branch), gain) };
+        const branch = op.MatMul(op.Mul(op.Gather(params.A, site.ids), s), params.B);
+        return { y: op.Mul(op.Add(site.y, branch), gainOf(op, site, params, s, stopGradient)) };
       },
       fold: (op, { w }, { A, B, m }, config) => ({ w: rescaled(op, w, A, B, m, scaling(config)) }),
     },

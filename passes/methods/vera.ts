@@ -38,6 +38,7 @@ export default defineMethod({
   summary: 'Two trained vectors around random matrices that all modules share',
   paper: { title: 'VeRA: Vector-based Random Matrix Adaptation', arxiv: '2310.11454' },
   config,
+  learningRate: 4e-3,
   shared: (sites, { rank }) => {
     const linear = sites.filter((site) => site.kind === 'linear');
     const inDim = Math.max(...linear.map((site) => site.inDim));
