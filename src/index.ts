@@ -26,7 +26,14 @@ export {
 } from '../passes/adapter-record.js';
 export type { CombineReport, CombineSettings } from '../passes/combine.js';
 export type { SharedPolicy } from '../passes/fold.js';
-export { attachAdapter, type InsertOptions, type InsertReport } from '../passes/insert.js';
+export {
+  type AttachOptions,
+  attachAdapter,
+  type InsertOptions,
+  type InsertReport,
+  type InsertSettings,
+} from '../passes/insert.js';
+export type { SkippedSite } from '../passes/insert-plan.js';
 export type * from '../passes/inspect/report.js';
 export type { Targeting } from '../passes/sites/targeting.js';
 export type { AdaptedOptions } from '../passes/targets/adapted.js';
@@ -52,6 +59,7 @@ export { insert } from '../runtime/library/insert.js';
 export { type InspectOptions, inspect } from '../runtime/library/inspect.js';
 export type { EvalResult, StopReason, TrainEvent, TrainListener } from '../runtime/train/events.js';
 export type { TrainOptions, TrainResult } from '../runtime/train/options.js';
+export { adapterOfCheckpoint } from '../runtime/train/save.js';
 export type { ScheduleConfig } from '../runtime/train/schedule.js';
 export { train } from '../runtime/train/train.js';
 export {
@@ -75,6 +83,7 @@ export {
 // Data, adapter files and running models.
 
 export { type AdapterFile, readAdapter, writeAdapter } from '../runtime/adapter-file.js';
+export { type CollapsedAdapter, collapseAdapter } from '../runtime/collapse.js';
 export type { BatchInputSpec, CollateOptions } from '../runtime/data/batch.js';
 export type { Dataset, Example, ExampleTensor } from '../runtime/data/dataset.js';
 export type { LoadOptions } from '../runtime/data/load.js';
@@ -111,6 +120,7 @@ export {
   type AnySiteRules,
   type AttachContext,
   type Collapse,
+  type Configurable,
   defineMethod,
   type Fold,
   type Folded,
@@ -127,16 +137,31 @@ export {
 } from '../passes/methods/method.js';
 export type { Procedure, ProcedureParam, ProcedureStep } from '../passes/methods/procedure.js';
 export { METHODS as methods } from '../passes/methods/registry.js';
-export type { Survey, SurveyContext, SurveyedSite, SurveyResult } from '../passes/methods/survey.js';
+export type {
+  Found,
+  Survey,
+  SurveyContext,
+  SurveyedSite,
+  SurveyedTensor,
+  SurveyResult,
+} from '../passes/methods/survey.js';
 export { definePreset, type Preset, type PresetDefinition } from '../passes/presets/preset.js';
 export { PRESETS as presets } from '../passes/presets/registry.js';
 export type {
+  AttentionDims,
+  Dims,
+  EmbeddingDims,
+  LinearDims,
+  NormDims,
+  PositionDims,
+  PromptDims,
   SiteDims,
   SiteSlots,
   SiteViews,
   Stored,
   StoredSlots,
   StoredValues,
+  SublayerDims,
 } from '../passes/sites/views.js';
 export { type ConfigFile, defineConfig, type TrainConfig, type UserConfig } from './cli/config.js';
 export {

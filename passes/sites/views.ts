@@ -6,7 +6,8 @@ import type { Value } from '../../src/graph.js';
 import type { DType } from '../../src/types.js';
 import type { LinearRole } from './site.js';
 
-interface Dims {
+/** What every site has. */
+export interface Dims {
   readonly path: string;
   /** Element type of activations and new parameters. */
   readonly dtype: DType;

@@ -201,6 +201,7 @@ function printMethod(method: DescribedMethod): void {
     print();
     print(`at ${kind} sites: ${impossible === undefined ? 'folds' : `does not fold: ${impossible}`}`);
     if (params === undefined) print('parameters depend on the model and the settings');
+    else if (params.length === 0) print('no parameters of its own');
     else
       print(
         table(
