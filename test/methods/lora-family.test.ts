@@ -19,7 +19,7 @@ import { Model } from '../../src/model.js';
 import { readModel } from '../../src/onnx/index.js';
 import { Builder } from '../../src/ops/builder.js';
 import type { Ops } from '../../src/ops/ops.generated.js';
-import { tensorType } from '../../src/types.js';
+import { type DType, tensorType } from '../../src/types.js';
 import { randomParameters } from '../helpers/adapters.js';
 import { modelFixture } from '../helpers/fixtures.js';
 import { numbers, runModel } from '../helpers/run.js';
@@ -79,11 +79,11 @@ function attached(
   op: Ops,
   values: Readonly<Record<string, Value>>,
   config: Readonly<Record<string, unknown>>,
-  dropout: (x: Value, p: number) => Value = (x) => x,
+  { dropout = (x: Value) => x, dtype = 'float32' }: { dropout?: (x: Value) => Value; dtype?: DType } = {},
 ): Readonly<Record<string, Value>> {
   const { x, y, w, b, ...params } = values;
   const [inDim, outDim] = (w!.type?.kind === 'tensor' ? w!.type.shape : []) as number[];
-  const site = { path: 'dense', dtype: 'float32', inDim, outDim, bias: true, role: undefined, x, y, w, b };
+  const site = { path: 'dense', dtype, inDim, outDim, bias: true, role: undefined, x, y, w, b };
   return method.sites.linear!.attach(op, site, params, configureMethod(method, config), {
     dropout,
     stopGradient: (value) => value,
@@ -105,7 +105,13 @@ describe('dora', () => {
   it("puts dropped inputs into both terms that are added to y, as PEFT's", async () => {
     const mask = random([6], 8);
     const ours = await evaluate({ ...inputs, mask }, (op, { mask: kept, ...values }) => {
-      const slots = attached(dora, op, values, { ...config, dropout: 0.1 }, (x) => op.Mul(x, kept!));
+      const slots = attached(
+        dora,
+        op,
+        values,
+        { ...config, dropout: 0.1 },
+        { dropout: (x) => op.Mul(x, kept!) },
+      );
       return slots.y!;
     });
     const expected = await evaluate({ ...inputs, mask }, (op, { x, y, w, A, B, m, mask: kept }) => {
@@ -157,6 +163,22 @@ describe('dora', () => {
     await insert(model, { method: dora, config: { rank: 2 } });
     const [after] = Object.values(await runModel(model, feeds));
     expect(difference(numbers(after), numbers(before))).toBeLessThan(1e-6);
+  });
+
+  it('divides norms in float32 in half-precision models', async () => {
+    // Squares of 300 overflow float16, and a zero column has no norm to divide by.
+    const w = { dims: [6, 5], data: Float32Array.from({ length: 30 }, (_, i) => (i % 5 === 1 ? 0 : 300)) };
+    const norm = Math.sqrt(6) * 300;
+    const m = { dims: [5], data: Float32Array.from({ length: 5 }, (_, i) => (i === 1 ? 0 : norm)) };
+    const b = { dims: [5], data: new Float32Array(5) };
+    const y = await evaluate({ ...inputs, B: random([2, 5], 6, 0), w, m, b }, (op, values) => {
+      const half = Object.entries(values).map(([name, value]) => [name, op.Cast(value, { to: 'float16' })]);
+      const slots = attached(dora, op, Object.fromEntries(half), config, { dtype: 'float16' });
+      return op.Cast(slots.y!, { to: 'float32' });
+    });
+    // The column of zeros gives b alone; m / n is 1 elsewhere.
+    const expected = Array.from(inputs.y.data, (v, i) => (i % 5 === 1 ? 0 : v));
+    expect(difference(y, expected)).toBeLessThan(2e-3);
   });
 
   it('trains without a matrix of the size of the weight', async () => {
