@@ -1,7 +1,7 @@
 /** The trainer: data in, graphs driven, adapter out; resumable at every step. */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { trainingMethod } from '../../passes/adapter-record.js';
+import { proceduresOf } from '../../passes/methods/procedures.js';
 import { fail } from '../../src/errors.js';
 import { loadArtifacts, type TrainArtifacts } from '../artifacts.js';
 import { Collator, checkDataset } from '../data/batch.js';
@@ -164,7 +164,9 @@ async function prepare(options: TrainOptions, artifacts: TrainArtifacts): Promis
     fingerprint: {
       ...fingerprintOf({ manifest, data, batchSize, dropLast, shuffle, seed, schedule }),
       // Procedures plan over the whole run.
-      ...(artifacts.record.entries.some(trainingMethod) ? { 'number of steps': String(steps) } : {}),
+      ...(proceduresOf(artifacts.record, options.methods).length > 0
+        ? { 'number of steps': String(steps) }
+        : {}),
     },
   };
 }
