@@ -64,6 +64,19 @@ export function assignNames(model: Model): Names {
   };
 }
 
+/** Pins the names that nodes and values made by passes would get in a file: from then on the model prints as the file does. */
+export function pinNames(model: Model): void {
+  const names = assignNames(model);
+  for (const root of [model.graph, ...model.functions.map((f) => f.graph)])
+    for (const graph of walkGraphs(root)) {
+      for (const value of graph.initializers) value.name ??= names.value(value);
+      for (const node of graph.nodes()) {
+        if (node.name === undefined && node.provenance !== undefined) node.name = names.node(node);
+        for (const value of node.outputs) if (value !== null) value.name ??= names.value(value);
+      }
+    }
+}
+
 function nodeHint(provenance: string | undefined, op: string): string {
   return provenance === undefined ? op : `${provenance}/${op}`;
 }
