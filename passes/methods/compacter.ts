@@ -36,8 +36,14 @@ type Role = `${Side}${'Left' | 'Right' | 'Full' | 'Rule' | 'Bias'}` | GateRole;
 /** torch's gain of ReLU, with which Compacter draws the factors. */
 const GAIN = Math.SQRT2;
 
+/** Width of the bottleneck: as given, or a multiple of n. */
+function sizeOf(dim: number, config: Config): number {
+  const { size, divisor: n } = config;
+  return size ?? Math.ceil(bottleneckSize(dim, config) / n) * n;
+}
+
 function sizes(dim: number, config: Config): Readonly<Record<Side, readonly [number, number]>> {
-  const size = bottleneckSize(dim, config);
+  const size = sizeOf(dim, config);
   return { down: [dim, size], up: [size, dim] };
 }
 
@@ -116,7 +122,7 @@ export default defineMethod({
   sites: {
     sublayer: {
       refuses({ dim }, config) {
-        const size = bottleneckSize(dim, config);
+        const size = sizeOf(dim, config);
         const { divisor: n } = config;
         return dim % n === 0 && size % n === 0
           ? undefined
@@ -134,12 +140,10 @@ export default defineMethod({
       collapse: {
         when: ({ dense }) => dense,
         method: houlsby,
-        config: ({ activation, dropout, gating, ...shape }, { dim }) => ({
-          size: bottleneckSize(dim, shape),
-          activation,
-          dropout,
-          gating,
-        }),
+        config: (config, { dim }) => {
+          const { activation, dropout, gating } = config;
+          return { size: sizeOf(dim, config), activation, dropout, gating };
+        },
         values: (op, _stored, params, config, { dim }) => ({
           ...projections(op, dim, params, config),
           ...(config.gating ? { gate: params.gate, gateBias: params.gateBias } : {}),
@@ -148,5 +152,6 @@ export default defineMethod({
     },
   },
   defaultTargets: 'all',
+  learningRate: 3e-3,
   otherwise: NO_BLOCKS,
 });

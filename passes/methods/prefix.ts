@@ -142,6 +142,7 @@ const prefix: Method = defineMethod({
     },
   },
   startsAsBase: false,
+  learningRate: 3e-2,
   otherwise:
     'Export with attn_implementation="eager", so that attention is not one fused op; or use lora or parallel, which need none',
   defaultTargets: 'all',

@@ -106,6 +106,7 @@ export default defineMethod({
     },
   },
   startsAsBase: false,
+  learningRate: 3e-2,
   otherwise: PROMPT_OTHERWISE,
   defaultTargets: 'all',
 });

@@ -47,7 +47,6 @@ export function lstmParams(
 
 /** Outputs [length, 2·hidden] for inputs [length, in]. */
 export function lstm(op: Ops, x: Value, params: ParamValues, shape: LstmShape): Value {
-  const backwards = Array.from({ length: shape.length }, (_, i) => shape.length - 1 - i);
   let sequence = x;
   for (let layer = 0; layer < shape.layers; layer++) {
     // Both directions of a tensor, along a new first axis.
@@ -57,7 +56,7 @@ export function lstm(op: Ops, x: Value, params: ParamValues, shape: LstmShape): 
         { axis: 0 },
       );
     const turned = op.Concat(
-      [sequence, op.Gather(sequence, backwards)].map((side) => op.Unsqueeze(side, [0])),
+      [sequence, reversed(op, sequence, shape)].map((side) => op.Unsqueeze(side, [0])),
       { axis: 0 },
     );
     const bias = op.Add(both('bias_ih', [0, 1]), both('bias_hh', [0, 1]));
@@ -65,11 +64,18 @@ export function lstm(op: Ops, x: Value, params: ParamValues, shape: LstmShape): 
     const recurrent = shape.length > 1 ? both('weight_hh', [0]) : undefined;
     const outputs = recurrence(op, fed, recurrent, shape);
     const [forward, backward] = op.Split(op.Concat(outputs, { axis: 1 }), [1, 1], { axis: 0 }, 2);
-    sequence = op.Concat([op.Squeeze(forward, [0]), op.Gather(op.Squeeze(backward, [0]), backwards)], {
+    sequence = op.Concat([op.Squeeze(forward, [0]), reversed(op, op.Squeeze(backward, [0]), shape)], {
       axis: -1,
     });
   }
   return sequence;
+}
+
+/** The rows last to first. A lookup would do, but its gradient scatters, which few kernels do in half precision. */
+function reversed(op: Ops, rows: Value, { length }: LstmShape): Value {
+  if (length === 1) return rows;
+  const ones = new Array<number>(length).fill(1);
+  return op.Concat(op.Split(rows, ones, { axis: 0 }, length).reverse(), { axis: 0 });
 }
 
 /** c' = σ(f)·c + σ(i)·tanh(g), h' = σ(o)·tanh(c'), with (i f g o) = fed[t] + h W. States are [2, 1, hidden]. */
