@@ -1,5 +1,5 @@
 /** AdaLoRA against PEFT: twenty steps with allocation, its masks, scores and penalty; resumed and accumulated alike. */
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
@@ -17,6 +17,7 @@ import type { TrainOptions } from '../../runtime/train/options.js';
 import { Stepper } from '../../runtime/train/stepper.js';
 import { train } from '../../runtime/train/train.js';
 import { readModel } from '../../src/onnx/index.js';
+import { cliJson } from '../cli/support.js';
 import { repositoryRoot } from '../helpers/fixtures.js';
 
 const reference = join(repositoryRoot, 'fixtures/reference/methods');
@@ -209,6 +210,45 @@ describe('a procedure', () => {
     for (const { key, gradient } of manifest.params)
       expect(gradient !== undefined, key).toBe(key.includes('query'));
   });
+});
+
+describe('from the command line', () => {
+  it('allocates, saves and folds', async () => {
+    const base = join(repositoryRoot, 'fixtures/models/bert.ts.dynamic.onnx');
+    const at = (name: string) => join(folder, name);
+    const data = await batches('bert', 2);
+    const lines = Array.from({ length: data.length }, (_, row) =>
+      JSON.stringify(
+        Object.fromEntries(
+          [...data.example(row).tensors].map(([name, { dims, values }]) => [
+            name,
+            dims.length === 0 ? values[0] : Array.from(values),
+          ]),
+        ),
+      ),
+    );
+    writeFileSync(at('data.jsonl'), lines.join('\n'));
+    const run = async (...args: string[]) => {
+      const { status, json } = await cliJson(...args);
+      expect(status).toBe(0);
+      return json;
+    };
+    const method = ['-m', 'adalora', '--set', 'rank=3', '--set', 'targetRank=1'];
+    await run('insert', base, ...method, '-t', 'query', 'value', '-o', at('adapted.onnx'));
+    const training = ['--loss', 'classification', '-d', at('data.jsonl'), '--steps', '6'];
+    const report = await run('train', at('adapted.onnx'), ...training, '-o', at('run'));
+    // A and B of [32, 3], E of 3, at four modules.
+    expect(report).toMatchObject({ trainable: 4 * (2 * 96 + 3), stored: 4 * (2 * 96 + 3) });
+    const { tensors } = readSafetensors(at('run/adapter.safetensors'));
+    let alive = 0;
+    for (const [key, tensor] of tensors)
+      if (key.endsWith('lora_E'))
+        alive += numbersOf(await loadTensor(tensor)).filter((value: number) => value !== 0).length;
+    // One per module of the twelve triplets, wherever they are; masked after the last step.
+    expect(alive).toBe(4);
+    const folded = ['fold', base, '-a', at('run/adapter.safetensors'), '--verify', '-o', at('merged.onnx')];
+    await run(...folded);
+  }, 30_000);
 });
 
 describe('the penalty', () => {
