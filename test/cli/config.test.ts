@@ -238,7 +238,7 @@ describe('the JSON schema', () => {
 
   it('is what the command prints', async () => {
     const { stdout } = await cli('methods', '--schema');
-    expect(stdout).toBe(readFileSync(join(repositoryRoot, 'docs', 'config.schema.json'), 'utf8'));
+    expect(JSON.parse(stdout)).toEqual(configJsonSchema());
   });
 
   it('knows every setting of a method under its name', () => {
@@ -262,4 +262,55 @@ describe('the JSON schema', () => {
       };
     };
   }
+});
+
+it('the example of the README is a config', async () => {
+  const readme = readFileSync(join(repositoryRoot, 'README.md'), 'utf8');
+  const [, text = ''] = /```yaml\n([\s\S]*?)```/.exec(readme) ?? [];
+  const { path } = project('peft-compile.config.yaml', text.replace('layer.11', 'layer.1'));
+  const out = folder.path('readme.onnx');
+  const { status, json } = await cliJson('insert', model, '--config', path, '-o', out);
+  expect(status).toBe(0);
+  expect(json.record.entries.map(({ method }: { method: string }) => method)).toEqual([
+    'lora',
+    'ln-tuning',
+    'full',
+  ]);
+  expect(json.record.sites.map(({ path }: { path: string }) => path)).toContain('classifier');
+});
+
+describe('methods', () => {
+  it('lists presets, and shows what a method brings and why it does not fold', async () => {
+    const { stdout } = await cli('methods');
+    for (const id of ['mam', 'unipelt', 'houlsby-ln', 'attention-only']) expect(stdout).toContain(id);
+    const { json } = await cliJson('methods', 'prefix');
+    const [prefix] = json.methods;
+    expect(prefix.at[0]).toMatchObject({ kind: 'attention', impossible: expect.stringContaining('adapted') });
+    expect(prefix.at[0].params[0]).toMatchObject({ role: 'keys', shape: [12, 10, 64], trainable: true });
+    const preset = await cliJson('methods', 'mam');
+    expect(preset.json.presets[0].methods.map(({ method }: { method: string }) => method)).toEqual([
+      'prefix',
+      'parallel',
+    ]);
+  });
+
+  it('modules to save are trained in full, by flags and beside presets', async () => {
+    const out = folder.path('saved.onnx');
+    const { json } = await cliJson(
+      ...[
+        'insert',
+        model,
+        '-m',
+        'attention-only',
+        '--layers',
+        '0',
+        '--modules-to-save',
+        'classifier',
+        '-o',
+        out,
+      ],
+    );
+    expect(json.record.entries.map(({ method }: { method: string }) => method)).toEqual(['full', 'full']);
+    expect(json.record.sites.filter(({ entry }: { entry: number }) => entry === 1)).toHaveLength(1);
+  });
 });
