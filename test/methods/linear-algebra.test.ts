@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { once } from '../../passes/methods/linear-algebra/once.js';
+import { tridiagonalEigenvalues } from '../../passes/methods/linear-algebra/tridiagonal.js';
 import { type Svd, truncatedSvd } from '../../passes/methods/linear-algebra/truncated-svd.js';
 import { fillNormal, randomStream } from '../../src/initializer.js';
 
@@ -116,6 +117,25 @@ describe('truncated singular value decomposition', () => {
       ),
     ).toBeLessThan(1e-10);
   });
+});
+
+it('finds the eigenvalues of tridiagonal matrices and the last entries of their vectors', () => {
+  // 2 on the diagonal and -1 beside it: values 2 - 2 cos(k π / (n + 1)), vectors sin(i k π / (n + 1)).
+  const n = 12;
+  const found = tridiagonalEigenvalues(new Array(n).fill(2), new Array(n - 1).fill(-1));
+  for (const [i, { value, last }] of found.entries()) {
+    const angle = ((n - i) * Math.PI) / (n + 1);
+    expect(value).toBeCloseTo(2 - 2 * Math.cos(angle), 12);
+    expect(Math.abs(last)).toBeCloseTo(Math.abs(Math.sin(n * angle)) * Math.sqrt(2 / (n + 1)), 12);
+  }
+  // In two parts that do not touch.
+  const parts = tridiagonalEigenvalues([3, 0, 1, 5], [0, 0, 0]);
+  expect(parts.map(({ value, last }) => [value, Math.abs(last)])).toEqual([
+    [5, 1],
+    [3, 0],
+    [1, 0],
+    [0, 0],
+  ]);
 });
 
 it('computes once for the same matrix and rank', () => {

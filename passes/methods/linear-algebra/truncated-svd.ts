@@ -7,6 +7,7 @@
 import { fillNormal, randomStream } from '../../../src/initializer.js';
 import type { HostArray } from '../derived.js';
 import { dot, jacobiSvd } from './jacobi.js';
+import { tridiagonalEigenvalues } from './tridiagonal.js';
 
 /** W ≈ left · diag(values) · right. */
 export interface Svd {
@@ -28,7 +29,9 @@ interface Triplets {
 /** Matrices with a smaller side than this are decomposed completely. */
 const SMALL = 128;
 /** Largest residual ‖Wᵀu − σv‖ over the largest singular value. */
-const TOLERANCE = 1e-10;
+const TOLERANCE = 1e-9;
+/** Steps between looks at the residuals. */
+const CHECK_EVERY = 8;
 
 /** The `rank` largest singular triplets of a matrix [rows, columns]; `rank` is at most its smaller side. */
 export function truncatedSvd({ dims, data }: HostArray, rank: number): Svd {
@@ -122,28 +125,46 @@ function bidiagonalise(times: Product, transposed: Product, columns: number, ran
   const rights: Float64Array[] = [freshVector(columns, [])];
   const diagonal: number[] = [];
   const above: number[] = [];
-  let checkAt = Math.min(columns, 2 * rank + 20);
   for (let size = 1; ; size++) {
     const p = times(rights[size - 1]!);
     diagonal.push(normalised(p, lefts));
     lefts.push(p);
     const q = transposed(p);
     const next = size < columns ? normalised(q, rights) : 0;
-    if (size === checkAt) {
-      const inner = bidiagonalSvd(diagonal, above);
-      const wanted = inner.left.slice(0, rank);
-      const residual = Math.max(...wanted.map((u) => Math.abs(next * u[size - 1]!)));
-      if (residual <= TOLERANCE * inner.values[0]! || size === columns)
-        return {
-          left: wanted.map((u) => combined(lefts, u)),
-          values: inner.values,
-          right: inner.right.slice(0, rank).map((v) => combined(rights, v)),
-        };
-      checkAt = Math.min(columns, Math.ceil(size * 1.25));
+    const due = size >= 2 * rank && size % CHECK_EVERY === 0;
+    if (size === columns || (due && converged(diagonal, above, next, rank))) {
+      const { left, values, right } = bidiagonalSvd(diagonal, above);
+      return {
+        left: left.slice(0, rank).map((u) => combined(lefts, u)),
+        values,
+        right: right.slice(0, rank).map((v) => combined(rights, v)),
+      };
     }
     above.push(next);
     rights.push(q);
   }
+}
+
+/**
+ * Whether the residuals of the wanted triplets, next·|last entry of u|, are small. With B v = σ u that entry is
+ * (last of the diagonal)·(last entry of v) / σ, and v are the eigenvectors of the tridiagonal Bᵀ B.
+ */
+function converged(
+  diagonal: readonly number[],
+  above: readonly number[],
+  next: number,
+  rank: number,
+): boolean {
+  const square = diagonal.map((value, i) => value * value + (i === 0 ? 0 : above[i - 1]! ** 2));
+  const beside = above.map((value, i) => value * diagonal[i]!);
+  const eigen = tridiagonalEigenvalues(square, beside);
+  const first = Math.sqrt(Math.max(0, eigen[0]!.value));
+  const corner = diagonal[diagonal.length - 1]!;
+  return eigen.slice(0, rank).every(({ value, last }) => {
+    const sigma = Math.sqrt(Math.max(0, value));
+    const entry = sigma === 0 ? 1 : Math.min(1, Math.abs((corner * last) / sigma));
+    return next * entry <= TOLERANCE * first;
+  });
 }
 
 /** Makes `vector` a unit vector orthogonal to `others`; returns its length, 0 where it was a combination of them. */
@@ -172,10 +193,13 @@ function freshVector(length: number, others: readonly Float64Array[]): Float64Ar
 
 /** Removes the parts along `others` from `vector`; returns the length that remains. */
 function project(vector: Float64Array, others: readonly Float64Array[]): number {
-  // Twice is enough (Kahan).
-  for (let pass = 0; pass < 2; pass++)
+  const before = Math.sqrt(dot(vector, vector));
+  for (let pass = 0; ; pass++) {
     for (const other of others) addScaled(vector, other, -dot(vector, other));
-  return Math.sqrt(dot(vector, vector));
+    const after = Math.sqrt(dot(vector, vector));
+    // What cancelled left rounding behind: once more, and twice is enough (Kahan).
+    if (pass > 0 || after > 0.7 * before) return after;
+  }
 }
 
 function bidiagonalSvd(diagonal: readonly number[], above: readonly number[]): Triplets {
