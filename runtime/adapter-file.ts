@@ -8,6 +8,8 @@ import { encodeNumbers } from '../src/literals.js';
 import { type Tensor, tensorOfBytes } from '../src/tensor.js';
 import { digestFile } from './digest.js';
 import { loadTensor, numbersOf } from './host-tensor.js';
+import { type ReadPeftOptions, readPeft } from './peft/read.js';
+import { isFolder } from './peft/source.js';
 import { readSafetensors, type WritableTensor, writeSafetensors } from './safetensors.js';
 
 export interface AdapterFile {
@@ -17,8 +19,19 @@ export interface AdapterFile {
   readonly digest: string;
 }
 
-/** Reads an adapter. Throws E_INVALID_DATA when the file is no adapter of ours or lacks a tensor of its record. */
-export async function readAdapter(path: string): Promise<AdapterFile> {
+/**
+ * Reads an adapter: a file of ours, or a folder that Hugging Face PEFT saved, for which the base has to be given. Throws
+ * E_INVALID_DATA when the file is no adapter of ours or lacks a tensor of its record; for folders see `readPeft`.
+ */
+export async function readAdapter(path: string, foreign?: ReadPeftOptions): Promise<AdapterFile> {
+  if (isFolder(path))
+    return foreign === undefined
+      ? fail('E_USAGE', {
+          message: 'A folder of PEFT is read for a given base model',
+          where: path,
+          remedy: 'Use fold, or give the base to readAdapter',
+        })
+      : readPeft(path, foreign);
   const { tensors, metadata } = readSafetensors(path);
   const text =
     metadata.get(ADAPTER_METADATA_KEY) ??

@@ -4,6 +4,7 @@ import { normal, uniform, zeros } from '../../src/initializer.js';
 import type { Ops } from '../../src/ops/ops.generated.js';
 import type { DType } from '../../src/types.js';
 import { derived } from './derived.js';
+import { doraFormat } from './lora-peft.js';
 import { branchDropout, rankAndAlpha, rslora, scaling } from './low-rank.js';
 import { type AttachContext, defineMethod, type ParamValues } from './method.js';
 import { narrowed, widened } from './precision.js';
@@ -101,4 +102,5 @@ export default defineMethod({
       fold: (op, { w }, { A, B, m }, config) => ({ w: rescaled(op, w, A, B, m, scaling(config)) }),
     },
   },
+  peft: doraFormat,
 });

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { fullFormat } from './full-peft.js';
 import { inPlace, SHAPES_OF, TENSORS, trainedInPlace } from './in-place.js';
 import { defineMethod } from './method.js';
 
@@ -45,4 +46,5 @@ export default defineMethod({
       fold: (_op, _stored, params) => inPlace(params),
     },
   },
+  peft: fullFormat,
 });

@@ -3,6 +3,7 @@ import type { Value } from '../../src/graph.js';
 import { normal, uniform, zeros } from '../../src/initializer.js';
 import type { LinearDims } from '../sites/views.js';
 import { baseValue } from './derived.js';
+import { loraFormat } from './lora-peft.js';
 import { scaling as alphaOverRank, branchDropout, rankAndAlpha, rslora } from './low-rank.js';
 import { defineMethod, type ParamSpec, type ParamSpecs, type ParamValues } from './method.js';
 import { type GateRole, gateOf, gateParams } from './parts/gate.js';
@@ -118,4 +119,5 @@ export default defineMethod({
       }),
     },
   },
+  peft: loraFormat,
 });

@@ -14,6 +14,7 @@ import { describeIssues } from '../../src/zod-issues.js';
 import type { SiteKind } from '../sites/site.js';
 import type { SiteDims, SiteSlots, SiteViews, Stored } from '../sites/views.js';
 import type { DerivedInit } from './derived.js';
+import type { PeftFormat } from './peft-format.js';
 import type { Procedure } from './procedure.js';
 import type { Survey } from './survey.js';
 
@@ -181,6 +182,8 @@ export interface Method {
   readonly internal?: string;
   /** What to do about a model that has no place for the method: another export, another method. */
   readonly otherwise?: string;
+  /** How Hugging Face PEFT stores it, where PEFT has it. */
+  readonly peft?: PeftFormat;
 }
 
 /** Parameter names by kind of site, one type parameter each, so that all are inferred: L inear, E mbedding, … */
@@ -218,6 +221,7 @@ export interface MethodDefinition<
   readonly learningRate?: number;
   readonly internal?: string;
   readonly otherwise?: string;
+  readonly peft?: PeftFormat;
 }
 
 /**

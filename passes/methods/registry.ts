@@ -50,13 +50,16 @@ export const METHODS: readonly Method[] = [
   vbLora,
 ];
 
+/** Methods that nobody inserts: what files of PEFT hold is read as them. */
+export const FILE_METHODS: readonly Method[] = [];
+
 /**
  * The method itself, or the one of that id: of one's own first, then of those shipped. Throws E_NO_MATCH with the
  * nearest id.
  */
 export function resolveMethod(method: Method | string, own: readonly Method[] = []): Method {
   if (typeof method !== 'string') return method;
-  const known = [...own, ...METHODS].flatMap((one) => [one, ...simplerThan(one)]);
+  const known = [...own, ...METHODS, ...FILE_METHODS].flatMap((one) => [one, ...simplerThan(one)]);
   return (
     known.find(({ id }) => id === method) ??
     fail('E_NO_MATCH', {

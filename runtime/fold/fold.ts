@@ -21,6 +21,7 @@ import { readModel, type WriteOptions, writeModel } from '../../src/onnx/index.j
 import type { Tensor } from '../../src/tensor.js';
 import { type AdapterFile, modelTensors, readAdapter } from '../adapter-file.js';
 import { digestAside } from '../digest-aside.js';
+import type { ReadPeftOptions } from '../peft/read.js';
 import { type VerifyOptions, type VerifyReport, verify } from '../verify.js';
 import { refuseBaseFiles } from './base-files.js';
 import { FormulaEvaluator } from './evaluator.js';
@@ -33,7 +34,10 @@ export const FOLDED_METADATA_KEY = 'peft_compile.folded';
 
 export interface FoldOptions {
   readonly model: string | Model;
+  /** A file of ours, or a folder that Hugging Face PEFT saved. */
   readonly adapter: string | AdapterFile;
+  /** Which module of such a folder is which of the model, where names do not say. */
+  readonly peft?: Pick<ReadPeftOptions, 'map' | 'baseWeights'>;
   /** Path of the merged model; absent for a dry run. */
   readonly out?: string;
   readonly force?: boolean;
@@ -89,8 +93,11 @@ interface FoldRecord {
  * a second fold, E_VERIFY when the structure proof fails (numeric failures are in `verification.pass`).
  */
 export async function fold(options: FoldOptions): Promise<FoldReport> {
-  const adapter = typeof options.adapter === 'string' ? await readAdapter(options.adapter) : options.adapter;
   const base = typeof options.model === 'string' ? readModel(options.model) : options.model;
+  const adapter =
+    typeof options.adapter === 'string'
+      ? await readAdapter(options.adapter, foreign(base, options))
+      : options.adapter;
   if (options.out !== undefined) refuseBaseFiles(base, writtenFiles(options.out, options.write));
   const history = foldHistory(base);
   const digest = digestAside(base);
@@ -160,6 +167,16 @@ async function foldChecked(
     ...describe(plan, payloads),
     proof,
     ...(verification === undefined ? {} : { verification }),
+  };
+}
+
+/** How a folder of PEFT is read. */
+function foreign(base: Model, { methods, paths, peft }: FoldOptions): ReadPeftOptions {
+  return {
+    base,
+    ...peft,
+    ...(methods === undefined ? {} : { methods }),
+    ...(paths === undefined ? {} : { paths }),
   };
 }
 

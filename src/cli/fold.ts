@@ -1,6 +1,7 @@
 import { Command } from 'commander';
 import { SHARED_POLICIES, type SharedPolicy } from '../../passes/fold.js';
 import { type FoldReport, fold } from '../../runtime/fold/fold.js';
+import { readModuleMap } from '../../runtime/peft/map-file.js';
 import { EXIT } from '../errors.js';
 import { choice } from './choice.js';
 import pc from './colour.js';
@@ -19,6 +20,8 @@ interface FoldFlags {
   readonly externalData: 'keep' | 'inline' | 'file';
   readonly keep?: boolean;
   readonly anyBase?: boolean;
+  readonly map?: string;
+  readonly baseWeights?: string;
   readonly config?: string | false;
   readonly force?: boolean;
   readonly json?: boolean;
@@ -31,7 +34,10 @@ export function foldCommand(): Command {
       "Fold an adapter into the weights of its base model. The merged model is the base's own graph with other numbers: that is proved after writing, tensor by tensor and node by node.",
     )
     .argument('<model>', 'base ONNX model')
-    .requiredOption('-a, --adapter <file>', 'adapter.safetensors of a training run')
+    .requiredOption(
+      '-a, --adapter <file>',
+      'adapter.safetensors of a training run, or a folder that Hugging Face PEFT saved',
+    )
     .option('-o, --out <file>', 'where the merged model goes')
     .option('--verify', 'run the unfolded and the merged model on the same inputs and compare')
     .option('--dry-run', 'print the plan and write nothing')
@@ -56,6 +62,11 @@ export function foldCommand(): Command {
       ).default('keep'),
     )
     .option('--keep', 'fold what folds and leave the rest of the adapter in the graph')
+    .option('--map <file>', 'JSON: module in the PEFT folder to module of the model, where names differ')
+    .option(
+      '--base-weights <file>',
+      'model.safetensors of the base: modules of a PEFT folder are found by the numbers of their weights',
+    )
     .option('--any-base', 'fold into weights other than those of the training run, or a second time')
     .option('--force', 'overwrite the output')
     .option('--quiet', 'no report, only errors and warnings')
@@ -66,7 +77,8 @@ export function foldCommand(): Command {
       `
 Examples:
   peft-compile fold bert.onnx --adapter run/adapter.safetensors --dry-run
-  peft-compile fold bert.onnx --adapter run/adapter.safetensors --verify -o merged.onnx`,
+  peft-compile fold bert.onnx --adapter run/adapter.safetensors --verify -o merged.onnx
+  peft-compile fold llama.onnx --adapter my-peft-adapter/ --verify -o merged.onnx`,
     )
     .action(run);
 }
@@ -87,6 +99,10 @@ async function run(path: string, flags: FoldFlags, command: Command): Promise<vo
     force: flags.force ?? false,
     write: { externalData: flags.externalData },
     methods: user.methods,
+    peft: {
+      ...(flags.map === undefined ? {} : { map: readModuleMap(flags.map) }),
+      ...(flags.baseWeights === undefined ? {} : { baseWeights: flags.baseWeights }),
+    },
   });
   if (flags.json === true) printJson(report);
   else printReport(report);

@@ -1,0 +1,96 @@
+/**
+ * How Hugging Face PEFT stores a method: fields of `adapter_config.json` against our settings, tensors of
+ * `adapter_model.safetensors` against our parameters. It belongs to the method and is data; `runtime/peft` reads and
+ * writes folders by it. Source: peft 0.21, `tuners/<method>/{config,layer,model}.py`.
+ */
+import type { SiteKind } from '../sites/site.js';
+
+/** Fields of an `adapter_config.json`. */
+export type PeftConfig = Readonly<Record<string, unknown>>;
+
+/** A tensor of PEFT that is one parameter of ours. */
+export interface PeftTensor {
+  /** Key behind the module path, such as `lora_A.weight`; of a shared tensor, behind `base_model.`. */
+  readonly key: string;
+  /** Whether PEFT's matrix is the transpose of ours. Default false. */
+  readonly transposed?: boolean;
+  /**
+   * Whether the tensor is a weight of the base's own orientation: [out, in] in a torch Linear, as ours in a Conv1D.
+   */
+  readonly weight?: boolean;
+  /** Whether a smaller tensor is filled up with zeros. */
+  readonly padded?: boolean;
+}
+
+/** A module of a PEFT file. */
+export interface PeftModule {
+  /** Path of the site that it is matched with. */
+  readonly path: string;
+  /** As PEFT names it. */
+  readonly name: string;
+  /** Shapes by key behind the module path. */
+  readonly shapes: ReadonlyMap<string, readonly number[]>;
+}
+
+/** Where a parameter of ours lies in a tensor that holds the parameters of all modules. */
+export interface PeftSlice {
+  readonly role: string;
+  readonly shape: readonly number[];
+  /** The module's place among those of its kind, and their number. */
+  readonly index: number;
+  readonly count: number;
+}
+
+/** An adapter of the model as a whole: one tensor for all sites. */
+export interface PeftWhole {
+  readonly key: string;
+  /** Shape of PEFT's tensor, of the parameters' of all modules. */
+  shape(parameters: readonly PeftSlice[]): readonly number[];
+  /** Index into PEFT's tensor `dims` of element `i` of our parameter. */
+  at(i: number, slice: PeftSlice, dims: readonly number[]): number;
+}
+
+export interface PeftFormat {
+  /** `peft_type`: one, or several that are stored alike, the first of which is written. */
+  readonly types: readonly string[];
+  /** Whether a configuration of that type is this method's. Default: always. */
+  when?(config: PeftConfig): boolean;
+  /** Why a configuration is not read, with what to do. */
+  refuses?(config: PeftConfig): string | undefined;
+  /** The method comes along with any type: its tensors stand beside those of the type. */
+  readonly accompanies?: boolean;
+  /** Its tensors at an embedding hold for whatever shares the embedding's weight. */
+  readonly followsTies?: boolean;
+  /** By kind of site and role. */
+  readonly tensors: { readonly [Kind in SiteKind]?: Readonly<Record<string, PeftTensor>> };
+  /** Tensors that all modules share, by role. */
+  readonly shared?: Readonly<Record<string, PeftTensor>>;
+  readonly whole?: PeftWhole;
+  /** Fields with values by module: where PEFT keeps the patterns. */
+  readonly patterns?: Readonly<Record<string, string>>;
+  /** Our settings at a module. Patterns are applied to `config`; without a module, those of the entry. */
+  settings(config: PeftConfig, module?: PeftModule): Readonly<Record<string, unknown>>;
+  /** PEFT's fields, or why PEFT has no such thing. Absent where the method is only read. */
+  config?(settings: Readonly<Record<string, unknown>>): PeftConfig | string;
+}
+
+/** A number of a configuration. */
+export function numberOf(config: PeftConfig, field: string, otherwise: number): number {
+  const value = config[field];
+  return typeof value === 'number' ? value : otherwise;
+}
+
+/** Whether a field is set to something: neither absent, null, false nor empty. */
+export function isSet(config: PeftConfig, field: string): boolean {
+  const value = config[field];
+  if (value === undefined || value === null || value === false) return false;
+  return typeof value !== 'object' || Object.keys(value).length > 0;
+}
+
+/** The first reason whose field is set. */
+export function refusedFields(
+  config: PeftConfig,
+  reasons: Readonly<Record<string, string>>,
+): string | undefined {
+  return Object.entries(reasons).find(([field]) => isSet(config, field))?.[1];
+}

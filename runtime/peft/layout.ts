@@ -1,0 +1,114 @@
+/** Tensors of PEFT in our layout and back: elements are moved, never converted, whatever their dtype. */
+import type { PeftSlice, PeftTensor, PeftWhole } from '../../passes/methods/peft-format.js';
+import { type Tensor, tensorOfBytes } from '../../src/tensor.js';
+import { byteSize, type DType, isFloat } from '../../src/types.js';
+import { countOf, type HostTensor, loadTensor, numbersOf, tensorOfNumbers } from '../host-tensor.js';
+
+/** Views whose elements are as wide as those of a dtype. */
+const VIEWS = { 1: Uint8Array, 2: Uint16Array, 4: Uint32Array, 8: BigUint64Array } as const;
+
+function viewOf({ dtype, data }: HostTensor) {
+  const width = byteSize(dtype, 1);
+  const bytes = data.byteOffset % width === 0 ? data : data.slice();
+  const View = VIEWS[width as keyof typeof VIEWS];
+  return new View(bytes.buffer as ArrayBuffer, bytes.byteOffset, bytes.byteLength / width);
+}
+
+/** A tensor whose element `i` is element `at(i)` of another, or zero where that is undefined. */
+export function gathered(
+  tensor: HostTensor,
+  dims: readonly number[],
+  at: (i: number) => number | undefined,
+): HostTensor {
+  const moved = {
+    dtype: tensor.dtype,
+    dims: [...dims],
+    data: new Uint8Array(byteSize(tensor.dtype, countOf(dims))),
+  };
+  const from = viewOf(tensor);
+  const to = viewOf(moved);
+  for (let i = 0; i < to.length; i++) {
+    const source = at(i);
+    if (source !== undefined) to[i] = from[source] as never;
+  }
+  return moved;
+}
+
+export function transposed(tensor: HostTensor): HostTensor {
+  const [rows = 1, columns = 1] = tensor.dims;
+  return gathered(tensor, [columns, rows], (i) => (i % rows) * columns + Math.floor(i / rows));
+}
+
+/** Whether PEFT's tensor is the transpose of ours. `outFirst`: whether the module's weight is stored [out, in]. */
+function isTurned({ transposed, weight }: PeftTensor, shape: readonly number[], outFirst: boolean): boolean {
+  return shape.length === 2 && (transposed === true || (weight === true && outFirst));
+}
+
+/** Shape of PEFT's tensor for a parameter of ours. */
+export function peftShape(spec: PeftTensor, shape: readonly number[], outFirst: boolean): readonly number[] {
+  return isTurned(spec, shape, outFirst) ? [...shape].reverse() : shape;
+}
+
+/** PEFT's tensor as our parameter; undefined where the shapes do not fit. A tensor that stays as it is is not read. */
+export async function toOurs(
+  tensor: Tensor,
+  spec: PeftTensor,
+  param: { readonly shape: readonly number[]; readonly dtype: DType },
+  outFirst: boolean,
+): Promise<Tensor | undefined> {
+  const { shape, dtype } = param;
+  const wanted = peftShape(spec, shape, outFirst);
+  const fits = tensor.dims.join() === wanted.join();
+  if (!fits && !(spec.padded === true && within(tensor.dims, wanted))) return undefined;
+  const turned = isTurned(spec, shape, outFirst);
+  if (fits && !turned && (isFloat(dtype) || tensor.dtype === dtype)) return tensor;
+  let host = await loadTensor(tensor);
+  if (!fits) host = padded(host, wanted);
+  if (turned) host = transposed(host);
+  return handle(isFloat(dtype) ? host : tensorOfNumbers(dtype, host.dims, numbersOf(host)));
+}
+
+function within(dims: readonly number[], shape: readonly number[]): boolean {
+  return dims.length === 2 && shape.length === 2 && dims.every((dim, axis) => dim <= (shape[axis] as number));
+}
+
+/** Zeros behind the rows and columns that there are. */
+function padded(tensor: HostTensor, shape: readonly number[]): HostTensor {
+  const [rows = 1, columns = 1] = tensor.dims;
+  const [, wide = 1] = shape;
+  return gathered(tensor, shape, (i) => {
+    const [row, column] = [Math.floor(i / wide), i % wide];
+    return row < rows && column < columns ? row * columns + column : undefined;
+  });
+}
+
+/** Our parameter as PEFT's tensor. */
+export async function toPeft(tensor: Tensor, spec: PeftTensor, outFirst: boolean): Promise<Tensor> {
+  return isTurned(spec, tensor.dims, outFirst) ? handle(transposed(await loadTensor(tensor))) : tensor;
+}
+
+/** The part of a tensor of all modules that is one parameter. */
+export function sliceOf(tensor: HostTensor, whole: PeftWhole, slice: PeftSlice): Tensor {
+  return handle(gathered(tensor, slice.shape, (i) => whole.at(i, slice, tensor.dims)));
+}
+
+/** The tensor of all modules, of its parts. */
+export function joined(
+  parts: readonly { readonly slice: PeftSlice; readonly tensor: HostTensor }[],
+  whole: PeftWhole,
+): Tensor {
+  const dims = whole.shape(parts.map(({ slice }) => slice));
+  const [first] = parts;
+  const { dtype } = (first as (typeof parts)[number]).tensor;
+  const all: HostTensor = { dtype, dims, data: new Uint8Array(byteSize(dtype, countOf(dims))) };
+  const to = viewOf(all);
+  for (const { slice, tensor } of parts) {
+    const from = viewOf(tensor);
+    for (let i = 0; i < from.length; i++) to[whole.at(i, slice, dims)] = from[i] as never;
+  }
+  return handle(all);
+}
+
+function handle({ dtype, dims, data }: HostTensor): Tensor {
+  return tensorOfBytes(dtype, dims, data);
+}
