@@ -64,13 +64,6 @@ const IMPOSSIBLE = {
     'keys and values in front of an attention are no weight of the model; serve them with emit --target adapted, or train a method that folds, such as lora',
 };
 
-/**
- * Prefix tuning. Every attention gets l more keys and values in front of its own: `K' = [P_k; K]`, `V' = [P_v; V]`, seen
- * by every query. Prefix keys are not rotated. With `projection` they are computed while training,
- * `[P_k, P_v] = tanh(E W₁ + b₁) W₂ + b₂`, E, W₁ and b₁ shared by all layers; what is saved are keys and values. Tokens
- * count the prefix in their positions, as through `past_key_values` in PEFT; `positions: keep` leaves them. With `gating`,
- * prefixes are multiplied by g(h) of UniPELT. Initial values N(0, 1), so that training does not start at the base.
- */
 const prefix: Method = defineMethod({
   id: 'prefix',
   summary: 'Trained keys and values in front of those of every attention',
@@ -148,4 +141,11 @@ const prefix: Method = defineMethod({
   defaultTargets: 'all',
 });
 
+/**
+ * Prefix tuning. Every attention gets l more keys and values in front of its own: `K' = [P_k; K]`, `V' = [P_v; V]`, seen
+ * by every query. Prefix keys are not rotated. With `projection` they are computed while training,
+ * `[P_k, P_v] = tanh(E W₁ + b₁) W₂ + b₂`, E, W₁ and b₁ shared by all layers; what is saved are keys and values. Tokens
+ * count the prefix in their positions, as through `past_key_values` in PEFT; `positions: keep` leaves them. With `gating`,
+ * prefixes are multiplied by g(h) of UniPELT. Initial values N(0, 1), so that training does not start at the base.
+ */
 export default prefix;
