@@ -42,6 +42,7 @@ interface Action {
  * Throws E_UNSUPPORTED where a method needs something that the site does not show and it has no fold formula.
  */
 export function* wire(model: Model, site: Site, layers: readonly Layer[]): Generator<Edit> {
+  if (layers.length > 1) refuseLost(model, site, layers);
   const actions = layers.map((layer) => actionOf(model, site, layer));
   const last =
     layers.length === 1 ? 0 : actions.findLastIndex(({ foldOnly, weights }) => foldOnly || weights);
@@ -58,6 +59,51 @@ export function* wire(model: Model, site: Site, layers: readonly Layer[]): Gener
       : (attached(builder, open, layer, site) as Slots);
     stack = yield* apply(builder, open, replaced, stack, { layer, site, label });
   }
+}
+
+/** Throws E_UNSUPPORTED where later methods put other numbers in place of everything that a method changed. */
+function refuseLost(model: Model, site: Site, layers: readonly Layer[]): void {
+  // A weight that only its op understands is never folded into.
+  if (Object.values(storedOf(site)).some(({ storage }) => storage === 'packed')) return;
+  const changes = layers.map((layer) => changesOf(model, site, layer));
+  for (const [index, { method }] of layers.entries()) {
+    const changed = [...(changes[index]?.keys() ?? [])];
+    const later = changes.slice(index + 1);
+    const overwriting = later.findIndex((change) => changed.some((slot) => change.get(slot) === 'new'));
+    if (overwriting >= 0 && changed.every((slot) => later.some((change) => change.get(slot) === 'new')))
+      fail('E_UNSUPPORTED', {
+        message: `${layers[index + 1 + overwriting]?.method.id} trains the numbers here itself, and nothing of what ${method.id} does before it is left`,
+        where: site.path,
+        remedy: `Put ${method.id} behind it, or leave one of them out at this module`,
+      });
+  }
+}
+
+/** Stored tensors that a fold changes: from what they were, or into something `new` that does not depend on it. */
+function changesOf(model: Model, site: Site, layer: Layer): Map<string, 'changed' | 'new'> {
+  const builder = new Builder(model);
+  const stored = storedValues(openSite(builder, site, EMPTY_STACK), site);
+  const folded = foldOf(builder.op, stored, layer, site);
+  if (typeof folded === 'string') return new Map();
+  return new Map(
+    Object.entries(folded).flatMap(([slot, value]) => {
+      const before = stored[slot];
+      if (before === undefined || value === before) return [];
+      return [[slot, dependsOn(value, before) ? 'changed' : 'new']];
+    }),
+  );
+}
+
+function dependsOn(value: Value, on: Value): boolean {
+  const seen = new Set<Value>();
+  const queue = [value];
+  for (let next = queue.pop(); next !== undefined; next = queue.pop()) {
+    if (next === on) return true;
+    if (seen.has(next)) continue;
+    seen.add(next);
+    for (const input of next.producer?.inputs ?? []) if (input !== null) queue.push(input);
+  }
+  return false;
 }
 
 /** Asked on a builder whose nodes nobody keeps. */

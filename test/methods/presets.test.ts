@@ -110,6 +110,21 @@ describe('presets', () => {
     });
   });
 
+  it('a method of which a later one would leave nothing is refused', async () => {
+    const at = (method: string) => ({ method, targeting: { targets: ['query'] } });
+    await expect(insert(bert(), { entries: [at('lora'), at('full')] })).rejects.toMatchObject({
+      code: 'E_UNSUPPORTED',
+      message: expect.stringContaining('Put lora behind it'),
+    });
+    // Each changes the weight that the other left, or something else.
+    for (const entries of [
+      [at('full'), at('lora')],
+      [at('lora'), at('bitfit')],
+      [at('ia3'), at('bitfit')],
+    ])
+      expect((await insert(bert(), { entries })).record.entries).toHaveLength(2);
+  });
+
   it('say what else to do on a model without attention', async () => {
     const mlp = (): Model => {
       const s = new Sketch();

