@@ -1,7 +1,7 @@
 /**
  * Every method against torch (`fixtures/reference/methods`): outputs with random parameters, gradients, twenty optimizer
  * steps, trained outputs, and the merged model, on every export of the architecture. A method joins with a mapping of its
- * tensors in `mappings/`.
+ * tensors in `mappings/`. REFERENCE_ERRORS=1 prints the errors of every run.
  */
 import { describe, expect, it } from 'vitest';
 import { MAPPINGS } from './mappings/index.js';
