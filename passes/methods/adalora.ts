@@ -4,6 +4,7 @@ import { normal, zeros } from '../../src/initializer.js';
 import type { Ops } from '../../src/ops/ops.generated.js';
 import { rankAllocator } from './adalora-allocator.js';
 import { defineMethod } from './method.js';
+import { numberOf } from './peft-format.js';
 
 const config = z.strictObject({
   rank: z.int().min(1).default(12).describe('Rank of every update before allocation'),
@@ -68,4 +69,29 @@ export default defineMethod({
     },
   },
   procedure: rankAllocator,
+  peft: {
+    types: ['ADALORA'],
+    // Files hold the ranks that allocation left; the scaling counts those before it.
+    tensors: {
+      linear: {
+        A: { key: 'lora_A', transposed: true, padded: true },
+        E: { key: 'lora_E', transposed: true, padded: true },
+        B: { key: 'lora_B', transposed: true, padded: true },
+      },
+    },
+    settings: (config) => ({
+      rank: numberOf(config, 'init_r', 12),
+      targetRank: numberOf(config, 'target_r', 8),
+      alpha: numberOf(config, 'lora_alpha', 8),
+      dropout: numberOf(config, 'lora_dropout', 0),
+    }),
+    config: ({ rank, targetRank, alpha, dropout }) => ({
+      init_r: rank,
+      target_r: targetRank,
+      lora_alpha: alpha,
+      lora_dropout: dropout,
+      r: rank,
+      total_step: 1,
+    }),
+  },
 });

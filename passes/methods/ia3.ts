@@ -80,4 +80,20 @@ export default defineMethod({
       },
     },
   },
+  peft: {
+    types: ['IA3'],
+    tensors: { linear: { l: { key: 'ia3_l' } } },
+    // The shape says what a vector scales, whatever the module is called here.
+    settings: (config, module) => ({
+      feedforward:
+        module === undefined
+          ? (config.feedforward_modules ?? [])
+          : module.shapes.get('ia3_l')?.[0] === 1
+            ? [module.path]
+            : [],
+    }),
+    config: (_settings, modules) => ({
+      feedforward_modules: modules.filter(({ shapes }) => shapes.l?.[0] === 1).map(({ path }) => path),
+    }),
+  },
 });

@@ -22,4 +22,12 @@ export default defineMethod({
       fold: (_op, _stored, params) => inPlace(params),
     },
   },
+  peft: {
+    types: ['LN_TUNING'],
+    tensors: {
+      norm: { weight: { key: 'ln_tuning_layers.weight' }, bias: { key: 'ln_tuning_layers.bias' } },
+    },
+    settings: () => ({}),
+    config: () => ({}),
+  },
 });

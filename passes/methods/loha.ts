@@ -4,6 +4,7 @@ import { uniform, zeros } from '../../src/initializer.js';
 import type { Ops } from '../../src/ops/ops.generated.js';
 import { rankAndAlpha, scaling } from './low-rank.js';
 import { defineMethod } from './method.js';
+import { numberOf, RANK_AND_ALPHA } from './peft-format.js';
 
 const config = z.strictObject(rankAndAlpha);
 
@@ -49,5 +50,19 @@ export default defineMethod({
       },
       fold: (op, { w }, factors, config) => ({ w: op.Add(w, update(op, factors, scaling(config))) }),
     },
+  },
+  peft: {
+    types: ['LOHA'],
+    tensors: {
+      linear: {
+        w1_a: { key: 'hada_w1_a', transposed: true },
+        w1_b: { key: 'hada_w1_b', transposed: true },
+        w2_a: { key: 'hada_w2_a', transposed: true },
+        w2_b: { key: 'hada_w2_b', transposed: true },
+      },
+    },
+    patterns: RANK_AND_ALPHA,
+    settings: (config) => ({ rank: numberOf(config, 'r', 8), alpha: numberOf(config, 'alpha', 8) }),
+    config: ({ rank, alpha }) => ({ r: rank, alpha }),
   },
 });

@@ -6,6 +6,7 @@ import type { LinearDims } from '../sites/views.js';
 import { type KroneckerShape, kronecker, kroneckerShape, timesKronecker } from './kronecker.js';
 import { rankAndAlpha, scaling } from './low-rank.js';
 import { defineMethod, type ParamSpec, type ParamSpecs, type ParamValues } from './method.js';
+import { numberOf, RANK_AND_ALPHA } from './peft-format.js';
 
 const config = z.strictObject({
   ...rankAndAlpha,
@@ -109,5 +110,31 @@ export default defineMethod({
         return { w: op.Add(w, kronecker(op, left, right, planOf(site, config))) };
       },
     },
+  },
+  peft: {
+    types: ['LOKR'],
+    tensors: {
+      linear: {
+        w1: { key: 'lokr_w1', transposed: true },
+        w1_a: { key: 'lokr_w1_a', transposed: true },
+        w1_b: { key: 'lokr_w1_b', transposed: true },
+        w2: { key: 'lokr_w2', transposed: true },
+        w2_a: { key: 'lokr_w2_a', transposed: true },
+        w2_b: { key: 'lokr_w2_b', transposed: true },
+      },
+    },
+    patterns: RANK_AND_ALPHA,
+    settings: (config) => ({
+      rank: numberOf(config, 'r', 8),
+      alpha: numberOf(config, 'alpha', 8),
+      decomposeBoth: config.decompose_both === true,
+      decomposeFactor: numberOf(config, 'decompose_factor', -1),
+    }),
+    config: ({ rank, alpha, decomposeBoth, decomposeFactor }) => ({
+      r: rank,
+      alpha,
+      decompose_both: decomposeBoth,
+      decompose_factor: decomposeFactor,
+    }),
   },
 });

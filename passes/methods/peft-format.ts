@@ -71,8 +71,20 @@ export interface PeftFormat {
   /** Our settings at a module. Patterns are applied to `config`; without a module, those of the entry. */
   settings(config: PeftConfig, module?: PeftModule): Readonly<Record<string, unknown>>;
   /** PEFT's fields, or why PEFT has no such thing. Absent where the method is only read. */
-  config?(settings: Readonly<Record<string, unknown>>): PeftConfig | string;
+  config?(
+    settings: Readonly<Record<string, unknown>>,
+    modules: readonly WrittenModule[],
+  ): PeftConfig | string;
 }
+
+/** A module as it is written: shapes of our parameters by role. */
+export interface WrittenModule {
+  readonly path: string;
+  readonly shapes: Readonly<Record<string, readonly number[]>>;
+}
+
+/** Patterns of the methods that call their numerator `alpha`. */
+export const RANK_AND_ALPHA = { r: 'rank_pattern', alpha: 'alpha_pattern' } as const;
 
 /** A number of a configuration. */
 export function numberOf(config: PeftConfig, field: string, otherwise: number): number {

@@ -18,7 +18,7 @@ const config = z.strictObject({
     .enum(['shift', 'keep'])
     .default('shift')
     .describe(
-      "Positions of the tokens: 'shift' counts the prefix, as PEFT's past_key_values do; 'keep' leaves them",
+      "Positions of the tokens: 'shift' counts the prefix, as PEFT's past_key_values do, where the export computes positions; 'keep' leaves them",
     ),
   std: z.number().min(0).default(1).describe('Standard deviation of the initial keys and values'),
   gating: z
@@ -139,6 +139,36 @@ const prefix: Method = defineMethod({
   otherwise:
     'Export with attn_implementation="eager", so that attention is not one fused op; or use lora or parallel, which need none',
   defaultTargets: 'all',
+  peft: {
+    types: ['PREFIX_TUNING'],
+    tensors: {},
+    // [tokens, layers · (keys, values) · heads · head]
+    whole: {
+      key: 'prompt_embeddings',
+      shape: (parameters) => {
+        const [heads = 0, tokens = 0, head = 0] = parameters[0]?.shape ?? [];
+        return [tokens, parameters.length * heads * head];
+      },
+      at: (i, { role, shape, index }, dims) => {
+        const [heads = 0, tokens = 0, head = 0] = shape;
+        const [, width = 0] = dims;
+        const h = Math.floor(i / (tokens * head));
+        const token = Math.floor(i / head) % tokens;
+        const row = 2 * index + (role === 'values' ? 1 : 0);
+        return token * width + (row * heads + h) * head + (i % head);
+      },
+    },
+    settings: (_config, module) => ({
+      length: module?.shapes.get('prompt_embeddings')?.[0],
+      positions: 'shift',
+    }),
+    config: ({ length, gating, positions }) => {
+      if (gating === true) return 'PEFT has no gated prefixes';
+      if (positions === 'keep')
+        return 'tokens count the prefix in their positions in PEFT; train with positions: shift';
+      return { num_virtual_tokens: length, prefix_projection: false };
+    },
+  },
 });
 
 /**

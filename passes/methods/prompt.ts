@@ -109,4 +109,15 @@ export default defineMethod({
   learningRate: 3e-2,
   otherwise: PROMPT_OTHERWISE,
   defaultTargets: 'all',
+  peft: {
+    types: ['PROMPT_TUNING', 'P_TUNING'],
+    tensors: {},
+    whole: {
+      key: 'prompt_embeddings',
+      shape: ([prompt]) => prompt?.shape ?? [],
+      at: (i) => i,
+    },
+    settings: (_config, module) => ({ length: module?.shapes.get('prompt_embeddings')?.[0] }),
+    config: ({ length }) => ({ num_virtual_tokens: length, prompt_tuning_init: 'RANDOM' }),
+  },
 });

@@ -23,6 +23,7 @@ import pfeiffer from './pfeiffer.js';
 import prefix from './prefix.js';
 import prompt from './prompt.js';
 import vbLora from './vb-lora.js';
+import vbLoraCompact from './vb-lora-compact.js';
 import vera from './vera.js';
 
 export const METHODS: readonly Method[] = [
@@ -51,7 +52,7 @@ export const METHODS: readonly Method[] = [
 ];
 
 /** Methods that nobody inserts: what files of PEFT hold is read as them. */
-export const FILE_METHODS: readonly Method[] = [];
+export const FILE_METHODS: readonly Method[] = [vbLoraCompact];
 
 /**
  * The method itself, or the one of that id: of one's own first, then of those shipped. Throws E_NO_MATCH with the

@@ -5,6 +5,7 @@ import type { Ops } from '../../src/ops/ops.generated.js';
 import type { LinearDims } from '../sites/views.js';
 import { type DerivedInit, derived } from './derived.js';
 import { defineMethod, type ParamSpec, type ParamSpecs, type ParamValues } from './method.js';
+import { numberOf } from './peft-format.js';
 import {
   indivisible,
   intoRank,
@@ -117,6 +118,32 @@ export default defineMethod({
         return { w: op.Add(w, op.MatMul(into, out)) };
       },
     },
+  },
+  peft: {
+    types: ['VBLORA'],
+    when: (config) => config.save_only_topk_weights === true,
+    tensors: {
+      linear: {
+        indicesA: { key: 'vblora_logits_A_topk_indices' },
+        indicesB: { key: 'vblora_logits_B_topk_indices' },
+        weightsA: { key: 'vblora_logits_A_topk_weights' },
+        weightsB: { key: 'vblora_logits_B_topk_weights' },
+      },
+    },
+    shared: { bank: { key: 'vblora_vector_bank' } },
+    settings: (config) => ({
+      rank: numberOf(config, 'r', 4),
+      vectors: numberOf(config, 'num_vectors', 256),
+      vectorLength: numberOf(config, 'vector_length', 256),
+      topk: numberOf(config, 'topk', 2),
+    }),
+    config: ({ rank, vectors, vectorLength, topk }) => ({
+      r: rank,
+      num_vectors: vectors,
+      vector_length: vectorLength,
+      topk,
+      save_only_topk_weights: true,
+    }),
   },
 });
 

@@ -6,6 +6,7 @@ import type { DType } from '../../src/types.js';
 import type { LinearDims } from '../sites/views.js';
 import { branchDropout } from './low-rank.js';
 import { defineMethod, type ParamValues } from './method.js';
+import { numberOf } from './peft-format.js';
 import { narrowed, widened } from './precision.js';
 import vbLoraCompact, { compacted } from './vb-lora-compact.js';
 import { indivisible, intoRank, type Mixture, outOfRank, pieceCounts } from './vb-lora-matrices.js';
@@ -111,5 +112,27 @@ export default defineMethod({
         }),
       },
     },
+  },
+  peft: {
+    types: ['VBLORA'],
+    when: (config) => config.save_only_topk_weights !== true,
+    tensors: {
+      linear: { logitsA: { key: 'vblora_logits_A' }, logitsB: { key: 'vblora_logits_B' } },
+    },
+    shared: { bank: { key: 'vblora_vector_bank' } },
+    settings: (config) => ({
+      rank: numberOf(config, 'r', 4),
+      vectors: numberOf(config, 'num_vectors', 256),
+      vectorLength: numberOf(config, 'vector_length', 256),
+      topk: numberOf(config, 'topk', 2),
+      dropout: numberOf(config, 'vblora_dropout', 0),
+    }),
+    config: ({ rank, vectors, vectorLength, topk }) => ({
+      r: rank,
+      num_vectors: vectors,
+      vector_length: vectorLength,
+      topk,
+      save_only_topk_weights: false,
+    }),
   },
 });

@@ -5,6 +5,7 @@ import type { Ops } from '../../src/ops/ops.generated.js';
 import type { LinearDims } from '../sites/views.js';
 import { branchDropout } from './low-rank.js';
 import { defineMethod, type ParamValues } from './method.js';
+import { numberOf } from './peft-format.js';
 
 const config = z.strictObject({
   rank: z.int().min(1).default(256).describe('Inner dimension r of the shared matrices'),
@@ -64,5 +65,21 @@ export default defineMethod({
         return { w: op.Add(w, op.MatMul(op.Mul(into, d), op.Mul(out, b))) };
       },
     },
+  },
+  peft: {
+    types: ['VERA'],
+    tensors: { linear: { b: { key: 'vera_lambda_b' }, d: { key: 'vera_lambda_d' } } },
+    shared: { A: { key: 'vera_A', transposed: true }, B: { key: 'vera_B', transposed: true } },
+    settings: (config) => ({
+      rank: numberOf(config, 'r', 256),
+      dInitial: numberOf(config, 'd_initial', 0.1),
+      dropout: numberOf(config, 'vera_dropout', 0),
+    }),
+    config: ({ rank, dInitial, dropout }) => ({
+      r: rank,
+      d_initial: dInitial,
+      vera_dropout: dropout,
+      save_projection: true,
+    }),
   },
 });
