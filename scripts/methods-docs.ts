@@ -2,48 +2,115 @@
  * The text of `docs/methods.md`, made from the method objects: what each is, its formulas as the compiler prints them,
  * its tensors and its settings. `npx vitest run test/methods-docs.test.ts -u` rewrites the file.
  */
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import ts from 'typescript';
 import { z } from 'zod';
-import type { AdapterSite } from '../passes/adapter-record.js';
 import { planFold } from '../passes/fold.js';
-import { insert } from '../passes/insert.js';
-import { type Method, siteKindsOf } from '../passes/methods/method.js';
+import { applyInsert } from '../passes/insert.js';
+import { planInsert, planModules } from '../passes/insert-plan.js';
+import { isDerived } from '../passes/methods/derived.js';
+import {
+  configureMethod,
+  type Method,
+  type ParamSpec,
+  rulesFor,
+  siteKindsOf,
+} from '../passes/methods/method.js';
 import { METHODS } from '../passes/methods/registry.js';
+import { PRESETS } from '../passes/presets/registry.js';
 import type { SiteKind } from '../passes/sites/site.js';
+import type { SiteDims } from '../passes/sites/views.js';
+import { formatTable, type Table } from '../runtime/bench/table.js';
+import { PeftCompileError } from '../src/errors.js';
+import { initTensor, zeros } from '../src/initializer.js';
 import type { Model } from '../src/model.js';
+import type { Tensor } from '../src/tensor.js';
 import { parseModel, printModel } from '../src/text/index.js';
 
 /** Sizes that occur nowhere else, so that they can be told from settings and printed by name. */
-const SIZES: Readonly<Record<string, number>> = { in: 1009, out: 1013, vocab: 1019, dim: 1021 };
+const SIZES = { in: 1009, out: 1013, vocab: 1019, dim: 1021, heads: 53, kvHeads: 59, headDim: 61 } as const;
 
-/** A model of one site per kind. */
+const common = { path: 'layer', dtype: 'float32' } as const;
+
+/** A site of every kind, as `params` of a method sees it. */
+const DIMS: SiteDims = {
+  linear: { ...common, inDim: SIZES.in, outDim: SIZES.out, bias: true, role: undefined },
+  embedding: { ...common, vocab: SIZES.vocab, dim: SIZES.dim },
+  norm: { ...common, dim: SIZES.dim, bias: true },
+  sublayer: { ...common, role: 'feed-forward', dim: SIZES.dim, postNorm: true },
+  attention: {
+    ...common,
+    heads: SIZES.heads,
+    keyValueHeads: SIZES.kvHeads,
+    headDim: SIZES.headDim,
+    cross: false,
+    hiddenDim: SIZES.dim,
+  },
+  position: common,
+  prompt: { ...common, vocab: SIZES.vocab, dim: SIZES.dim },
+};
+
+/** A model of one site, for the kinds whose formulas act on weights. */
 const MODELS: Readonly<Partial<Record<SiteKind, string>>> = {
   linear: `<ir_version: 10, opset_import: ["" : 20]>
     base (float[batch, sequence, 1009] x) => (float[batch, sequence, 1013] y)
-    <float[1009, 1013] "layer.weight" = ["location": "not-in-text", "length": "4088468"]> { y = MatMul (x, "layer.weight") }`,
+    <float[1009, 1013] "layer.weight" = ["location": "not-in-text", "length": "4088468"],
+     float[1013] "layer.bias" = ["location": "not-in-text", "length": "4052"]>
+    { product = MatMul (x, "layer.weight") y = Add (product, "layer.bias") }`,
   embedding: `<ir_version: 10, opset_import: ["" : 20]>
     base (int64[batch, sequence] ids) => (float[batch, sequence, 1021] y)
     <float[1019, 1021] "layer.weight" = ["location": "not-in-text", "length": "4161596"]> { y = Gather ("layer.weight", ids) }`,
+  norm: `<ir_version: 10, opset_import: ["" : 20]>
+    base (float[batch, sequence, 1021] x) => (float[batch, sequence, 1021] y)
+    <float[1021] "layer.weight" = ["location": "not-in-text", "length": "4084"],
+     float[1021] "layer.bias" = ["location": "not-in-text", "length": "4084"]>
+    { y = LayerNormalization <axis = -1> (x, "layer.weight", "layer.bias") }`,
 };
+
+/** Longest formula that is printed; the comment of the method's file says what longer ones compute. */
+const LONGEST = 12;
 
 const HEADER = `# Methods
 
-Every method is one file in \`passes/methods/\`, and this page is generated from those files. A method declares its
-settings, the tensors it brings to a site, and two formulas: the adapted computation, and what the base weight becomes
-when the adapter is folded. The formulas below are printed by the compiler from a model of one site with default
-settings. Add one of your own as \`examples/own-method.ts\` does.
+Every method is one file in \`passes/methods/\`, every preset (several methods that belong together) one in
+\`passes/presets/\`, and this page is generated from those files. A method declares its settings, the tensors it brings to
+a site, and two formulas: the adapted computation, and what the stored weights become when the adapter is folded. Short
+formulas are shown as the compiler prints them, from a model of one site with default settings. Add a method of your own
+as \`examples/own-method.ts\` does.
 `;
 
 /** The whole page. */
 export function methodsDocs(root: string, methods: readonly Method[] = METHODS): string {
-  const list = methods.map(
-    ({ id, summary, paper }) => `| [\`${id}\`](#${id}) | ${summary} | [${paper.arxiv}](${urlOf(paper)}) |`,
-  );
-  const table = ['| Method | What it is | Paper |', '|---|---|---|', ...list].join('\n');
+  const row = (id: string, summary: string, paper: Method['paper']) =>
+    `| [\`${id}\`](#${id}) | ${summary} | [${paper.arxiv}](${urlOf(paper)}) |`;
+  const table = [
+    '| Method | What it is | Paper |',
+    '|---|---|---|',
+    ...methods.map(({ id, summary, paper }) => row(id, summary, paper)),
+    ...PRESETS.map(({ id, summary, paper }) => row(id, `${summary} (preset)`, paper)),
+  ].join('\n');
   const chapters = methods.map((method) => chapter(method, join(root, 'passes/methods', `${method.id}.ts`)));
-  return `${HEADER}\n${table}\n\n${chapters.join('\n')}`;
+  const presets = PRESETS.map((preset) =>
+    [
+      `## ${preset.id}\n`,
+      `Preset. ${preset.summary}. ${preset.paper.title}, [arXiv ${preset.paper.arxiv}](${urlOf(preset.paper)}).\n`,
+      `### Settings\n`,
+      `${settings(preset)}\n`,
+    ].join('\n'),
+  );
+  return [HEADER, table, measured(root), ...chapters, ...presets].join('\n\n').replaceAll(/\n{3,}/g, '\n\n');
+}
+
+/** Tables of `npm run bench -- --suite methods --json docs/measured/methods.json`, where it was run. */
+function measured(root: string): string {
+  const file = join(root, 'docs/measured/methods.json');
+  if (!existsSync(file)) return '';
+  const { suites } = z
+    .object({ suites: z.object({ methods: z.object({ tables: z.array(z.unknown()) }) }) })
+    .parse(JSON.parse(readFileSync(file, 'utf8')));
+  const text = suites.methods.tables.map((table) => formatTable(table as Table)).join('\n');
+  return `## Measured\n\n\`npm run bench -- --suite methods --json docs/measured/methods.json\`\n\n${text}`;
 }
 
 function chapter(method: Method, file: string): string {
@@ -52,9 +119,27 @@ function chapter(method: Method, file: string): string {
     `## ${method.id}\n`,
     `${method.summary}. ${method.paper.title}, [arXiv ${method.paper.arxiv}](${urlOf(method.paper)}).\n`,
     `${docOf(file)}\n`,
+    `${traits(method)}\n`,
     `### Settings\n`,
     `${settings(method)}\n`,
     ...sections,
+  ].join('\n');
+}
+
+/** What holds for the method wherever it stands. */
+function traits(method: Method): string {
+  const { startsAsBase, defaultTargets, learningRate } = method;
+  const folds = siteKindsOf(method).map((kind) => {
+    const { fold } = rulesFor(method, kind, 'layer');
+    return `at ${kind} sites ${typeof fold === 'function' ? 'yes' : `no: ${fold.impossible}`}`;
+  });
+  return [
+    `- Folds ${folds.join('; ')}.`,
+    `- Default targets: ${[defaultTargets]
+      .flat()
+      .map((target) => `\`${target}\``)
+      .join(', ')}. Learning rate to try first: ${learningRate}.`,
+    `- Before training the model computes ${startsAsBase ? 'what the base computes' : 'something else than the base'}.`,
   ].join('\n');
 }
 
@@ -73,7 +158,7 @@ function docOf(file: string): string {
   return words;
 }
 
-function settings(method: Method): string {
+function settings(method: { readonly config: Method['config'] }): string {
   const { properties = {} } = z.toJSONSchema(method.config, { io: 'input' });
   const rows = Object.entries(properties).map(([name, schema]) => {
     const { type, description, ...rest } = schema as {
@@ -87,42 +172,71 @@ function settings(method: Method): string {
   return ['| Setting | Type | Default | Meaning |', '|---|---|---|---|', ...rows].join('\n');
 }
 
-/** Formulas and tensors of a method at one kind of site. */
+/** Tensors and, where they are short, formulas of a method at one kind of site. */
 function section(method: Method, kind: SiteKind): string {
-  const text = MODELS[kind];
-  if (text === undefined) return `### At ${kind} sites\n`;
-  const base = parseModel(text);
-  const adapted = parseModel(text);
-  const { record } = insert(adapted, { method, targeting: { targets: ['layer'] } });
-  const plan = planFold(base, record, { methods: [method] });
-  const [site] = record.sites;
-  const [task] = plan.tasks;
-  const folded =
-    task === undefined
-      ? `Does not fold: ${plan.impossible[0]?.reason ?? ''}.`
-      : `Folded, \`w\` being the base weight:\n\n${code(task.formula)}`;
-  return [
-    `### At ${kind} sites\n`,
-    `${site === undefined ? '' : tensors(site)}\n`,
-    `Adapted:\n\n${code(adapted)}\n`,
-    `${folded}\n`,
-  ].join('\n');
+  const parts = [`### At ${kind} sites\n`, `${tensors(method, kind)}\n`];
+  const formulas = printed(method, kind);
+  return [...parts, ...formulas.map((text) => `${text}\n`)].join('\n');
 }
 
-function tensors({ params, config }: AdapterSite): string {
-  const rows = Object.entries(params).map(
-    ([name, { shape, key, trainable, group, weightDecay }]) =>
-      `| ${name} | [${shape.map((size) => sizeName(size, config)).join(', ')}] | \`${key.replace(/^layer\./, '')}\` | ${trainable ? 'yes' : 'no'} | ${group} | ${weightDecay ? 'yes' : 'no'} |`,
-  );
-  const head = ['| Tensor | Shape | Key | Trained | Group | Weight decay |', '|---|---|---|---|---|---|'];
-  return [...head, ...rows].join('\n');
+/** The adapted and the folded formula of a model of one site. */
+function printed(method: Method, kind: SiteKind): string[] {
+  const text = MODELS[kind];
+  if (text === undefined || method.survey !== undefined) return [];
+  const base = parseModel(text);
+  const adapted = parseModel(text);
+  const before = adapted.graph.nodeCount;
+  const entry = { method, targeting: { targets: ['layer'] } };
+  let plan: ReturnType<typeof planInsert>;
+  try {
+    plan = planInsert(adapted, [entry]);
+  } catch (error) {
+    // Some methods refuse these sizes, or this kind of site with their default settings.
+    if (error instanceof PeftCompileError) return [];
+    throw error;
+  }
+  const values = new Map<string, Tensor>();
+  for (const { params } of planModules(plan))
+    for (const { key, spec, dtype } of params)
+      if (isDerived(spec.init)) values.set(key, initTensor(zeros, dtype, spec.shape, 0, key));
+  const { record } = applyInsert(adapted, plan, values, {});
+  const [task] = planFold(base, record, { methods: [method] }).tasks;
+  const found: string[] = [];
+  if (adapted.graph.nodeCount - before <= LONGEST) found.push(`Adapted:\n\n${code(adapted)}`);
+  if (task !== undefined && task.formula.graph.nodeCount <= LONGEST)
+    found.push(`Folded, \`w\` being the stored tensor:\n\n${code(task.formula)}`);
+  return found;
+}
+
+function tensors(method: Method, kind: SiteKind): string {
+  const config = configureMethod(method, {});
+  const dims = DIMS[kind];
+  let specs: [string, ParamSpec][];
+  try {
+    specs = [
+      ...Object.entries(rulesFor(method, kind, 'layer').params(dims, config)),
+      ...Object.entries(method.shared?.([{ ...dims, kind } as never], config) ?? {}).map(
+        ([name, spec]): [string, ParamSpec] => [`${name} (one for all sites)`, spec],
+      ),
+    ];
+  } catch (error) {
+    if (error instanceof PeftCompileError) return `Sizes depend on the module: ${error.message}.`;
+    throw error;
+  }
+  if (specs.length === 0) return 'No tensors.';
+  const rows = specs.map(([name, { shape, trainable = true, group = 'default', weightDecay = true }]) => {
+    const sizes = shape.map((size) => sizeName(size, config)).join(', ');
+    return `| ${name} | [${sizes}] | ${trainable ? 'yes' : 'no'} | ${group} | ${weightDecay ? 'yes' : 'no'} |`;
+  });
+  return ['| Tensor | Shape | Trained | Group | Weight decay |', '|---|---|---|---|---|', ...rows].join('\n');
 }
 
 /** The name of a size: of the site's, or of the one setting that has this value. */
 function sizeName(size: number, config: Readonly<Record<string, unknown>>): string {
   const own = Object.entries(SIZES).find(([, value]) => value === size);
   const set = Object.entries(config).filter(([, value]) => value === size);
-  return own?.[0] ?? (set.length === 1 ? set[0]?.[0] : undefined) ?? String(size);
+  // Where several settings have the value, the first: sizes are declared before factors.
+  return own?.[0] ?? set[0]?.[0] ?? String(size);
 }
 
 function code(model: Model): string {
