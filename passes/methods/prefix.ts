@@ -45,13 +45,15 @@ function prefixOf(
 ): { readonly keys: Value; readonly values: Value } {
   const { keys, values, embedding, down, downBias, up, upBias } = params;
   if (!projection) return { keys, values };
+  const { keyValueHeads, headDim } = site;
   const inner = op.Tanh(dense(op, embedding, { weight: down, bias: downBias }));
-  const both = dense(op, inner, { weight: up, bias: upBias });
-  const halves = op.Split(both, [width(site), width(site)], { axis: -1 }, 2);
-  const [k, v] = halves.map((half) =>
-    op.Transpose(op.Reshape(half, [0, site.keyValueHeads, site.headDim]), { perm: [1, 0, 2] }),
-  ) as [Value, Value];
-  return { keys: k, values: v };
+  // One product per head: what is turned around is the weight. ONNX Runtime 1.30 crashes on half-precision keys that are
+  // turned around twice, here and on their way into the scores.
+  const perHead = op.Transpose(op.Reshape(up, [0, 2, keyValueHeads, headDim]), { perm: [1, 2, 0, 3] });
+  const bias = op.Reshape(upBias, [2, keyValueHeads, 1, headDim]);
+  const both = op.Add(op.MatMul(inner, perHead), bias);
+  const [k, v] = op.Split(both, [1, 1], { axis: 0 }, 2);
+  return { keys: op.Squeeze(k, [0]), values: op.Squeeze(v, [0]) };
 }
 
 /** Without its MLP. */
