@@ -24,6 +24,7 @@ export default defineMethod({
     arxiv: '2104.08771',
   },
   config,
+  learningRate: 2e-4,
   sites: {
     linear: {
       refuses: ({ bias }, { tensors }) =>

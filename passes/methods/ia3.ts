@@ -62,6 +62,7 @@ export default defineMethod({
   },
   config,
   survey: checkNames,
+  learningRate: 3e-3,
   defaultTargets: ['role:key', 'role:value', 'role:down'],
   sites: {
     linear: {

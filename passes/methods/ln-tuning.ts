@@ -14,6 +14,7 @@ export default defineMethod({
     arxiv: '2312.11420',
   },
   config: z.strictObject({}),
+  learningRate: 3e-3,
   defaultTargets: 'all',
   sites: {
     norm: {

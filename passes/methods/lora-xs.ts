@@ -43,6 +43,7 @@ export default defineMethod({
     arxiv: '2405.17604',
   },
   config,
+  learningRate: 4e-3,
   startsAsBase: false,
   sites: {
     linear: {

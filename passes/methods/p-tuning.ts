@@ -67,6 +67,7 @@ export default defineMethod({
   summary: 'Virtual tokens computed by an encoder that exists while training',
   paper: { title: 'GPT Understands, Too', arxiv: '2103.10385' },
   config,
+  learningRate: 1e-2,
   sites: {
     prompt: {
       params,

@@ -72,6 +72,7 @@ export default defineMethod({
   summary: 'Low-rank updates put together from a bank of vectors that all modules share',
   paper: { title: 'VB-LoRA: Extreme Parameter Efficient Fine-Tuning with Vector Banks', arxiv: '2405.15179' },
   config,
+  learningRate: 5e-3,
   startsAsBase: false,
   shared: (_sites, { vectors, vectorLength, bankBound }) => ({
     bank: {

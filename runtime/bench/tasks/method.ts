@@ -19,18 +19,24 @@ import type { BenchTask } from '../task.js';
 const quickstart = (name: string) => repositoryFile('fixtures', 'quickstart', name);
 
 /**
- * Inserts a method with its defaults, trains it on the quickstart's text, folds what folds, and leaves `unfolded.onnx` and
+ * Inserts a method, trains it on the quickstart's text, folds what folds, and leaves `unfolded.onnx` and
  * `folded.onnx` in the folder.
  */
 export const method: BenchTask = async (input) => {
-  const { id, steps, out, threads } = z
-    .object({ id: z.string(), steps: z.int(), out: z.string(), threads: z.int() })
+  const { id, config, steps, out, threads } = z
+    .object({
+      id: z.string(),
+      config: z.record(z.string(), z.unknown()),
+      steps: z.int(),
+      out: z.string(),
+      threads: z.int(),
+    })
     .parse(input);
   const { learningRate } = resolveMethod(id);
   await mkdir(out, { recursive: true });
   const base = quickstart('model.onnx');
   const model = readModel(base);
-  const { trainable, record } = await insert(model, { method: id });
+  const { trainable, record } = await insert(model, { method: id, config });
   const artifacts = await emit(model, {
     target: 'step',
     loss: 'causal-lm',
