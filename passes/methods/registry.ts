@@ -5,6 +5,7 @@ import adalora from './adalora.js';
 import bitfit from './bitfit.js';
 import compacter from './compacter.js';
 import dora from './dora.js';
+import { FILE_METHODS } from './from-files.js';
 import full from './full.js';
 import hiwi from './hiwi.js';
 import houlsby from './houlsby.js';
@@ -23,7 +24,6 @@ import pfeiffer from './pfeiffer.js';
 import prefix from './prefix.js';
 import prompt from './prompt.js';
 import vbLora from './vb-lora.js';
-import vbLoraCompact from './vb-lora-compact.js';
 import vera from './vera.js';
 
 export const METHODS: readonly Method[] = [
@@ -50,9 +50,6 @@ export const METHODS: readonly Method[] = [
   loraXs,
   vbLora,
 ];
-
-/** Methods that nobody inserts: what files of PEFT hold is read as them. */
-export const FILE_METHODS: readonly Method[] = [vbLoraCompact];
 
 /**
  * The method itself, or the one of that id: of one's own first, then of those shipped. Throws E_NO_MATCH with the
