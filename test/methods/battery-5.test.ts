@@ -1,3 +1,3 @@
 import { battery } from './battery.js';
 
-battery(0, 1);
+battery(4, 8);

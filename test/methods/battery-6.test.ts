@@ -1,0 +1,3 @@
+import { battery } from './battery.js';
+
+battery(5, 8);

@@ -1,0 +1,3 @@
+import { replays } from './reference.js';
+
+replays(3, 4);

@@ -1,0 +1,3 @@
+import { pairs } from './stacks.js';
+
+pairs(['linears'], 0, 3);

@@ -1,0 +1,4 @@
+import { chains, pairs } from './stacks.js';
+
+pairs(['column ranges', 'embeddings', 'norms']);
+chains();
