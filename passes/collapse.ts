@@ -20,7 +20,7 @@ import {
   type ParamSpec,
   rulesFor,
   type SharedDims,
-} from './methods/method.js';
+} from './methods/contract/method.js';
 import { dimsOf } from './sites/kinds/index.js';
 import type { Site } from './sites/site.js';
 import { claimName } from './value-names.js';

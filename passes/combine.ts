@@ -17,7 +17,7 @@ import { chosenOnly } from './combine-gate.js';
 import { stackTensors } from './combine-stack.js';
 import { stripDropout } from './dropout.js';
 import { placePass } from './insert.js';
-import type { Method } from './methods/method.js';
+import type { Method } from './methods/contract/method.js';
 import { resolveMethod } from './methods/registry.js';
 import type { Pass } from './pass.js';
 import { type RunOptions, runPasses } from './runner.js';

@@ -4,7 +4,7 @@ import { Model } from '../src/model.js';
 import { Builder } from '../src/ops/builder.js';
 import { type DType, isFloat, tensorType } from '../src/types.js';
 import type { AdapterParam, AdapterSite } from './adapter-record.js';
-import type { AnyFold } from './methods/method.js';
+import type { AnyFold } from './methods/contract/method.js';
 import { dimsOf, storedOf } from './sites/kinds/index.js';
 import type { StoredValuesOf } from './sites/kinds/kind.js';
 import { payloadOf } from './sites/payload.js';

@@ -11,7 +11,7 @@ import type { AdapterRecord, AdapterSite } from './adapter-record.js';
 import { type BlockAxes, blockAxes } from './blocks.js';
 import type { Edit } from './edit.js';
 import { FoldFormula, type FoldInput, type FoldLayer } from './fold-formula.js';
-import { type AnyFold, type Method, rulesFor } from './methods/method.js';
+import { type AnyFold, type Method, rulesFor } from './methods/contract/method.js';
 import { resolveMethod } from './methods/registry.js';
 import type { Pass } from './pass.js';
 import { findSites } from './sites/index.js';

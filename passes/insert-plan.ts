@@ -11,8 +11,8 @@ import {
   rulesFor,
   type SharedDims,
   targetKindsOf,
-} from './methods/method.js';
-import type { Found, SurveyResult } from './methods/survey.js';
+} from './methods/contract/method.js';
+import type { Found, SurveyResult } from './methods/contract/survey.js';
 import type { Preset } from './presets/preset.js';
 import { expandEntries } from './presets/registry.js';
 import { findSites } from './sites/index.js';

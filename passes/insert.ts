@@ -30,8 +30,8 @@ import {
   type SkippedSite,
 } from './insert-plan.js';
 import { constants } from './inspect/parameters.js';
-import { isDerived } from './methods/derived.js';
-import { hasSayInTraining, type Method } from './methods/method.js';
+import { isDerived } from './methods/contract/derived.js';
+import { hasSayInTraining, type Method } from './methods/contract/method.js';
 import { resolveMethod } from './methods/registry.js';
 import type { Pass } from './pass.js';
 import type { Preset } from './presets/preset.js';

@@ -12,7 +12,7 @@ import type { Ops } from '../src/ops/ops.generated.js';
 import { adapterDropout } from './dropout.js';
 import type { Edit } from './edit.js';
 import { stopGradient } from './grad/stop-gradient.js';
-import { type AttachContext, type Method, rulesFor } from './methods/method.js';
+import { type AttachContext, type Method, rulesFor } from './methods/contract/method.js';
 import { dimsOf, openSite, storedOf } from './sites/kinds/index.js';
 import type { OpenSite, Stack, StoredValuesOf } from './sites/kinds/kind.js';
 import { EMPTY_STACK } from './sites/kinds/stack.js';

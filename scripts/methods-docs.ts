@@ -9,14 +9,14 @@ import { z } from 'zod';
 import { planFold } from '../passes/fold.js';
 import { applyInsert } from '../passes/insert.js';
 import { planInsert, planModules } from '../passes/insert-plan.js';
-import { isDerived } from '../passes/methods/derived.js';
+import { isDerived } from '../passes/methods/contract/derived.js';
 import {
   configureMethod,
   type Method,
   type ParamSpec,
   rulesFor,
   siteKindsOf,
-} from '../passes/methods/method.js';
+} from '../passes/methods/contract/method.js';
 import { METHODS } from '../passes/methods/registry.js';
 import { PRESETS } from '../passes/presets/registry.js';
 import type { SiteKind } from '../passes/sites/site.js';

@@ -113,7 +113,7 @@ export {
   derived,
   type HostArray,
   type HostTransform,
-} from '../passes/methods/derived.js';
+} from '../passes/methods/contract/derived.js';
 export {
   type AnyCollapse,
   type AnyFold,
@@ -134,9 +134,8 @@ export {
   type SharedDims,
   type SiteRules,
   siteKindsOf,
-} from '../passes/methods/method.js';
-export type { Procedure, ProcedureParam, ProcedureStep } from '../passes/methods/procedure.js';
-export { METHODS as methods } from '../passes/methods/registry.js';
+} from '../passes/methods/contract/method.js';
+export type { Procedure, ProcedureParam, ProcedureStep } from '../passes/methods/contract/procedure.js';
 export type {
   Found,
   Survey,
@@ -144,7 +143,8 @@ export type {
   SurveyedSite,
   SurveyedTensor,
   SurveyResult,
-} from '../passes/methods/survey.js';
+} from '../passes/methods/contract/survey.js';
+export { METHODS as methods } from '../passes/methods/registry.js';
 export { definePreset, type Preset, type PresetDefinition } from '../passes/presets/preset.js';
 export { PRESETS as presets } from '../passes/presets/registry.js';
 export type {

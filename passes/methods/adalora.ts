@@ -2,8 +2,8 @@ import { z } from 'zod';
 import type { Value } from '../../src/graph.js';
 import { normal, zeros } from '../../src/initializer.js';
 import type { Ops } from '../../src/ops/ops.generated.js';
-import { rankAllocator } from './adalora-allocator.js';
-import { defineMethod } from './method.js';
+import { defineMethod } from './contract/method.js';
+import { rankAllocator } from './parts/adalora-allocator.js';
 import { numberOf } from './peft-format.js';
 
 const config = z.strictObject({

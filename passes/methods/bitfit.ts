@@ -1,8 +1,8 @@
 import { z } from 'zod';
 import type { Value } from '../../src/graph.js';
 import { zeros } from '../../src/initializer.js';
-import { inPlace, SHAPES_OF, trainedInPlace } from './in-place.js';
-import { defineMethod } from './method.js';
+import { defineMethod } from './contract/method.js';
+import { inPlace, SHAPES_OF, trainedInPlace } from './parts/in-place.js';
 
 /**
  * Bias tuning: every bias trains, offsets of norms included, and nothing else: `b' = b_trained`. Targets or roles choose

@@ -3,11 +3,11 @@ import type { Value } from '../../src/graph.js';
 import { normal, uniform, zeros } from '../../src/initializer.js';
 import type { Ops } from '../../src/ops/ops.generated.js';
 import type { DType } from '../../src/types.js';
-import { derived } from './derived.js';
+import { derived } from './contract/derived.js';
+import { type AttachContext, defineMethod, type ParamValues } from './contract/method.js';
 import { doraFormat } from './lora-peft.js';
-import { branchDropout, rankAndAlpha, rslora, scaling } from './low-rank.js';
-import { type AttachContext, defineMethod, type ParamValues } from './method.js';
-import { narrowed, widened } from './precision.js';
+import { branchDropout, rankAndAlpha, rslora, scaling } from './parts/low-rank.js';
+import { narrowed, widened } from './parts/precision.js';
 
 const config = z.strictObject({ ...rankAndAlpha, rslora, dropout: branchDropout });
 

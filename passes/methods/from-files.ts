@@ -1,8 +1,8 @@
 /** Methods that nobody inserts: what folders of PEFT hold is read as them. */
 import boft from './boft.js';
 import c3a from './c3a.js';
+import type { Method } from './contract/method.js';
 import hra from './hra.js';
-import type { Method } from './method.js';
 import miss from './miss.js';
 import oft from './oft.js';
 import randlora from './randlora.js';

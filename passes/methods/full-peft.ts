@@ -1,5 +1,5 @@
 /** Weights and biases that PEFT stores whole: `modules_to_save`, `bias`, and embeddings of targeted models. */
-import { TENSORS } from './in-place.js';
+import { TENSORS } from './parts/in-place.js';
 import type { PeftFormat } from './peft-format.js';
 
 const weight = { key: 'weight', weight: true } as const;
@@ -16,5 +16,12 @@ export const fullFormat: PeftFormat = {
   settings: (_config, module) => ({
     tensors: TENSORS.filter((name) => module === undefined || module.shapes.has(name)),
   }),
-  config: () => ({}),
+  // A copy of the whole module, but for biases alone.
+  accompany: (modules) => {
+    const whole = modules.filter(({ shapes }) => shapes.weight !== undefined).map(({ path }) => path);
+    return {
+      ...(whole.length > 0 ? { modules_to_save: whole } : {}),
+      ...(whole.length < modules.length ? { bias: 'all' } : {}),
+    };
+  },
 };

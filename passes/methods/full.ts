@@ -1,7 +1,7 @@
 import { z } from 'zod';
+import { defineMethod } from './contract/method.js';
 import { fullFormat } from './full-peft.js';
-import { inPlace, SHAPES_OF, TENSORS, trainedInPlace } from './in-place.js';
-import { defineMethod } from './method.js';
+import { inPlace, SHAPES_OF, TENSORS, trainedInPlace } from './parts/in-place.js';
 
 const config = z.strictObject({
   tensors: z

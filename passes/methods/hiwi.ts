@@ -2,10 +2,10 @@ import { z } from 'zod';
 import type { Value } from '../../src/graph.js';
 import { uniform, zeros } from '../../src/initializer.js';
 import type { Ops } from '../../src/ops/ops.generated.js';
+import { defineMethod, type ParamValues } from './contract/method.js';
+import type { SurveyResult } from './contract/survey.js';
 import full from './full.js';
-import { SLOT_OF, TENSORS } from './in-place.js';
-import { defineMethod, type ParamValues } from './method.js';
-import type { SurveyResult } from './survey.js';
+import { SLOT_OF, TENSORS } from './parts/in-place.js';
 
 const config = z.strictObject({
   rank: z.int().min(1).default(4).describe('Inner dimension r of the adapter'),

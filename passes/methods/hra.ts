@@ -2,7 +2,7 @@ import { z } from 'zod';
 import type { Value } from '../../src/graph.js';
 import { normal } from '../../src/initializer.js';
 import type { Ops } from '../../src/ops/ops.generated.js';
-import { defineMethod } from './method.js';
+import { defineMethod } from './contract/method.js';
 import { ofFiles, onWeights } from './parts/on-weights.js';
 import { numberOf } from './peft-format.js';
 

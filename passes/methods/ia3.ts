@@ -4,8 +4,8 @@ import { ones } from '../../src/initializer.js';
 import { didYouMean } from '../../src/nearest.js';
 import { fullMatch } from '../sites/python-regex.js';
 import type { LinearDims } from '../sites/views.js';
-import { defineMethod } from './method.js';
-import type { Survey } from './survey.js';
+import { defineMethod } from './contract/method.js';
+import type { Survey } from './contract/survey.js';
 
 const config = z.strictObject({
   feedforward: z

@@ -1,8 +1,8 @@
 import { z } from 'zod';
 import { uniform, zeros } from '../../src/initializer.js';
-import { kronecker, kroneckerShape, timesKronecker, tooLarge } from './kronecker.js';
-import { branchDropout } from './low-rank.js';
-import { defineMethod } from './method.js';
+import { defineMethod } from './contract/method.js';
+import { kronecker, kroneckerShape, timesKronecker, tooLarge } from './parts/kronecker.js';
+import { branchDropout } from './parts/low-rank.js';
 
 const config = z.strictObject({
   factor: z

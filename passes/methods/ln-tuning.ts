@@ -1,6 +1,6 @@
 import { z } from 'zod';
-import { inPlace, SHAPES_OF, trainedInPlace } from './in-place.js';
-import { defineMethod } from './method.js';
+import { defineMethod } from './contract/method.js';
+import { inPlace, SHAPES_OF, trainedInPlace } from './parts/in-place.js';
 
 /**
  * LayerNorm tuning: gain and offset of the norms train, RMSNorms have the gain alone: `y = normalize(x)·g_trained +

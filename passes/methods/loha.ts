@@ -2,8 +2,8 @@ import { z } from 'zod';
 import type { Value } from '../../src/graph.js';
 import { uniform, zeros } from '../../src/initializer.js';
 import type { Ops } from '../../src/ops/ops.generated.js';
-import { rankAndAlpha, scaling } from './low-rank.js';
-import { defineMethod } from './method.js';
+import { defineMethod } from './contract/method.js';
+import { rankAndAlpha, scaling } from './parts/low-rank.js';
 import { numberOf, RANK_AND_ALPHA } from './peft-format.js';
 
 const config = z.strictObject(rankAndAlpha);

@@ -3,9 +3,9 @@ import type { Value } from '../../src/graph.js';
 import { type Initializer, uniform, zeros } from '../../src/initializer.js';
 import type { Ops } from '../../src/ops/ops.generated.js';
 import type { LinearDims } from '../sites/views.js';
-import { type KroneckerShape, kronecker, kroneckerShape, timesKronecker } from './kronecker.js';
-import { rankAndAlpha, scaling } from './low-rank.js';
-import { defineMethod, type ParamSpec, type ParamSpecs, type ParamValues } from './method.js';
+import { defineMethod, type ParamSpec, type ParamSpecs, type ParamValues } from './contract/method.js';
+import { type KroneckerShape, kronecker, kroneckerShape, timesKronecker } from './parts/kronecker.js';
+import { rankAndAlpha, scaling } from './parts/low-rank.js';
 import { numberOf, RANK_AND_ALPHA } from './peft-format.js';
 
 const config = z.strictObject({

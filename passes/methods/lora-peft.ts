@@ -65,13 +65,13 @@ export const loraFormat: PeftFormat = {
     bias: module?.shapes.has('base_layer.bias') === true ? 'lora_only' : 'none',
     loraBias: module === undefined ? isSet(config, 'lora_bias') : module.shapes.has('lora_B.bias'),
   }),
-  config: (settings) =>
+  config: (settings, modules) =>
     settings.gating === true
       ? 'PEFT has no gated LoRA'
       : {
           ...fields(settings),
-          bias: settings.bias,
-          lora_bias: settings.loraBias,
+          bias: modules.some(({ shapes }) => shapes.bias !== undefined) ? 'lora_only' : 'none',
+          lora_bias: modules.some(({ shapes }) => shapes.shift !== undefined),
         },
 };
 

@@ -1,10 +1,10 @@
 import { z } from 'zod';
 import { normal } from '../../src/initializer.js';
-import { derived } from './derived.js';
-import { once } from './linear-algebra/once.js';
-import { type Svd, truncatedSvd } from './linear-algebra/truncated-svd.js';
-import { branchDropout, rankAndAlpha, scaling } from './low-rank.js';
-import { defineMethod } from './method.js';
+import { derived } from './contract/derived.js';
+import { defineMethod } from './contract/method.js';
+import { once } from './parts/linear-algebra/once.js';
+import { type Svd, truncatedSvd } from './parts/linear-algebra/truncated-svd.js';
+import { branchDropout, rankAndAlpha, scaling } from './parts/low-rank.js';
 
 const config = z.strictObject({
   ...rankAndAlpha,

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { zeros } from '../../src/initializer.js';
-import { defineMethod } from './method.js';
+import { defineMethod } from './contract/method.js';
 import { ofFiles, onWeights } from './parts/on-weights.js';
 import { numberOf } from './peft-format.js';
 

@@ -2,7 +2,7 @@ import { z } from 'zod';
 import type { Value } from '../../src/graph.js';
 import type { Ops } from '../../src/ops/ops.generated.js';
 import type { PromptDims } from '../sites/views.js';
-import { defineMethod, type ParamSpec, type ParamValues } from './method.js';
+import { defineMethod, type ParamSpec, type ParamValues } from './contract/method.js';
 import { dense, denseParams, table } from './parts/dense.js';
 import { type LstmShape, lstm, lstmParams } from './parts/lstm.js';
 import prompt, { PROMPT_IMPOSSIBLE, PROMPT_OTHERWISE } from './prompt.js';

@@ -2,12 +2,12 @@ import { z } from 'zod';
 import { fail } from '../../src/errors.js';
 import type { Value } from '../../src/graph.js';
 import type { Ops } from '../../src/ops/ops.generated.js';
-import { type DerivedInit, derived } from './derived.js';
-import { SHAPES_OF, SLOT_OF, TENSORS, type TensorName, type TensorShapes } from './in-place.js';
-import { placesInFile } from './mask-file.js';
-import { defineMethod, type ParamSpec, type ParamSpecs, type ParamValues } from './method.js';
-import { placesOf, type Selection, selectSmallest } from './smallest.js';
-import type { SurveyContext, SurveyedSite, SurveyResult } from './survey.js';
+import { type DerivedInit, derived } from './contract/derived.js';
+import { defineMethod, type ParamSpec, type ParamSpecs, type ParamValues } from './contract/method.js';
+import type { SurveyContext, SurveyedSite, SurveyResult } from './contract/survey.js';
+import { SHAPES_OF, SLOT_OF, TENSORS, type TensorName, type TensorShapes } from './parts/in-place.js';
+import { placesInFile } from './parts/mask-file.js';
+import { placesOf, type Selection, selectSmallest } from './parts/smallest.js';
 
 const DEFAULT_RATIO = 0.005;
 

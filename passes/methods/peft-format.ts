@@ -61,6 +61,10 @@ export interface PeftFormat {
   readonly accompanies?: boolean;
   /** Its tensors at an embedding hold for whatever shares the embedding's weight. */
   readonly followsTies?: boolean;
+  /** What stands between path and key where the method accompanies another: `token_adapter.` */
+  readonly wrapper?: string;
+  /** Fields of another type's configuration that announce the tensors, or why PEFT has no such thing. */
+  accompany?(modules: readonly WrittenModule[]): PeftConfig | string;
   /** By kind of site and role. */
   readonly tensors: { readonly [Kind in SiteKind]?: Readonly<Record<string, PeftTensor>> };
   /** Tensors that all modules share, by role. */
@@ -77,9 +81,13 @@ export interface PeftFormat {
   ): PeftConfig | string;
 }
 
-/** A module as it is written: shapes of our parameters by role. */
+/** A module as it is written. */
 export interface WrittenModule {
+  /** In PEFT. */
   readonly path: string;
+  /** Ours, at the module. */
+  readonly settings: Readonly<Record<string, unknown>>;
+  /** Of our parameters, by role. */
   readonly shapes: Readonly<Record<string, readonly number[]>>;
 }
 

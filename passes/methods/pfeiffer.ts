@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { defineMethod } from './method.js';
+import { defineMethod } from './contract/method.js';
 import {
   bottleneck,
   bottleneckParams,

@@ -3,7 +3,7 @@ import type { Value } from '../../src/graph.js';
 import { normal } from '../../src/initializer.js';
 import type { Ops } from '../../src/ops/ops.generated.js';
 import type { AttentionDims } from '../sites/views.js';
-import { defineMethod, type Method, type ParamSpecs, type ParamValues } from './method.js';
+import { defineMethod, type Method, type ParamSpecs, type ParamValues } from './contract/method.js';
 import { dense, denseParams, table } from './parts/dense.js';
 import { type GateRole, gateOf, gateParams } from './parts/gate.js';
 

@@ -2,8 +2,8 @@ import { z } from 'zod';
 import { fail } from '../../src/errors.js';
 import { normal, type Random, uniform } from '../../src/initializer.js';
 import type { PromptDims } from '../sites/views.js';
-import { derived } from './derived.js';
-import { defineMethod, type Impossible, type ParamSpec } from './method.js';
+import { derived } from './contract/derived.js';
+import { defineMethod, type Impossible, type ParamSpec } from './contract/method.js';
 
 const config = z
   .strictObject({

@@ -3,7 +3,7 @@ import type { Value } from '../../src/graph.js';
 import { uniform, zeros } from '../../src/initializer.js';
 import type { Ops } from '../../src/ops/ops.generated.js';
 import type { LinearDims } from '../sites/views.js';
-import { defineMethod, type ParamValues } from './method.js';
+import { defineMethod, type ParamValues } from './contract/method.js';
 import { ofFiles, onWeights } from './parts/on-weights.js';
 import { numberOf } from './peft-format.js';
 
@@ -89,5 +89,6 @@ export default defineMethod({
       rank: numberOf(fields, 'r', 32),
       alpha: numberOf(fields, 'randlora_alpha', 640),
     }),
+    config: ({ rank, alpha }) => ({ r: rank, randlora_alpha: alpha, save_projection: true }),
   },
 });

@@ -2,7 +2,7 @@ import { z } from 'zod';
 import type { Value } from '../../src/graph.js';
 import { ones, zeros } from '../../src/initializer.js';
 import type { Ops } from '../../src/ops/ops.generated.js';
-import { defineMethod, type ParamValues } from './method.js';
+import { defineMethod, type ParamValues } from './contract/method.js';
 import { ofFiles, onWeights } from './parts/on-weights.js';
 import { numberOf } from './peft-format.js';
 

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { constant, zeros } from '../../src/initializer.js';
-import { defineMethod, type ParamSpecs } from './method.js';
+import { defineMethod, type ParamSpecs } from './contract/method.js';
 import { ofFiles, onWeights } from './parts/on-weights.js';
 
 const config = z.strictObject({

@@ -2,7 +2,7 @@ import { z } from 'zod';
 import type { Value } from '../../src/graph.js';
 import { zeros } from '../../src/initializer.js';
 import type { Ops } from '../../src/ops/ops.generated.js';
-import { defineMethod, type ParamSpecs } from './method.js';
+import { defineMethod, type ParamSpecs } from './contract/method.js';
 import { ofFiles, onWeights } from './parts/on-weights.js';
 import type { PeftConfig, PeftModule } from './peft-format.js';
 
@@ -62,5 +62,12 @@ export default defineMethod({
       linear: { rows: { key: 'trainable_tokens_delta' } },
     },
     settings: (fields, module) => ({ tokens: tokensOf(fields, module) }),
+    wrapper: 'token_adapter.',
+    config: ({ tokens }) => ({ token_indices: tokens }),
+    accompany: (modules) => ({
+      trainable_token_indices: Object.fromEntries(
+        modules.map(({ path, settings }) => [path, settings.tokens]),
+      ),
+    }),
   },
 });

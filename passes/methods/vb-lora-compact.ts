@@ -3,9 +3,8 @@ import type { Value } from '../../src/graph.js';
 import { constant, type Random, uniform } from '../../src/initializer.js';
 import type { Ops } from '../../src/ops/ops.generated.js';
 import type { LinearDims } from '../sites/views.js';
-import { type DerivedInit, derived } from './derived.js';
-import { defineMethod, type ParamSpec, type ParamSpecs, type ParamValues } from './method.js';
-import { numberOf } from './peft-format.js';
+import { type DerivedInit, derived } from './contract/derived.js';
+import { defineMethod, type ParamSpec, type ParamSpecs, type ParamValues } from './contract/method.js';
 import {
   indivisible,
   intoRank,
@@ -13,7 +12,8 @@ import {
   outOfRank,
   type Pieces,
   pieceCounts,
-} from './vb-lora-matrices.js';
+} from './parts/vb-lora-matrices.js';
+import { numberOf } from './peft-format.js';
 
 const config = z.strictObject({
   rank: z.int().min(1).default(4).describe('Inner dimension r of the update'),

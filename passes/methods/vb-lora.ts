@@ -4,12 +4,12 @@ import { normal, uniform } from '../../src/initializer.js';
 import type { Ops } from '../../src/ops/ops.generated.js';
 import type { DType } from '../../src/types.js';
 import type { LinearDims } from '../sites/views.js';
-import { branchDropout } from './low-rank.js';
-import { defineMethod, type ParamValues } from './method.js';
+import { defineMethod, type ParamValues } from './contract/method.js';
+import { branchDropout } from './parts/low-rank.js';
+import { narrowed, widened } from './parts/precision.js';
+import { indivisible, intoRank, type Mixture, outOfRank, pieceCounts } from './parts/vb-lora-matrices.js';
 import { numberOf } from './peft-format.js';
-import { narrowed, widened } from './precision.js';
 import vbLoraCompact, { compacted } from './vb-lora-compact.js';
-import { indivisible, intoRank, type Mixture, outOfRank, pieceCounts } from './vb-lora-matrices.js';
 
 const config = z
   .strictObject({

@@ -3,8 +3,8 @@ import type { Value } from '../../src/graph.js';
 import { constant, uniform, zeros } from '../../src/initializer.js';
 import type { Ops } from '../../src/ops/ops.generated.js';
 import type { LinearDims } from '../sites/views.js';
-import { branchDropout } from './low-rank.js';
-import { defineMethod, type ParamValues } from './method.js';
+import { defineMethod, type ParamValues } from './contract/method.js';
+import { branchDropout } from './parts/low-rank.js';
 import { numberOf } from './peft-format.js';
 
 const config = z.strictObject({

@@ -2,8 +2,8 @@
 import { fail } from '../../src/errors.js';
 import { didYouMean } from '../../src/nearest.js';
 import type { EntryTargeting, InsertEntry, ResolvedEntry } from '../insert-entry.js';
+import { type Configurable, configureMethod, type Method } from '../methods/contract/method.js';
 import houlsby from '../methods/houlsby.js';
-import { type Configurable, configureMethod, type Method } from '../methods/method.js';
 import pfeiffer from '../methods/pfeiffer.js';
 import { METHODS, resolveMethod } from '../methods/registry.js';
 import attentionOnly from './attention-only.js';

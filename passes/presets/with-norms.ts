@@ -1,5 +1,5 @@
 /** Adapters as their papers train them: together with the gains and offsets of all norms. */
-import type { Method } from '../methods/method.js';
+import type { Method } from '../methods/contract/method.js';
 import { definePreset, type Preset } from './preset.js';
 
 /** `<id>-ln`: the method with `ln-tuning` beside it. Its settings are those of the method. */

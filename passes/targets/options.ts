@@ -2,7 +2,7 @@
 import type { z } from 'zod';
 import type { Gradient } from '../grad/rule.js';
 import type { Loss } from '../losses/loss.js';
-import type { Method } from '../methods/method.js';
+import type { Method } from '../methods/contract/method.js';
 import type { Optimizer } from '../optimizers/optimizer.js';
 import type { Pass } from '../pass.js';
 import type { scheduleSchema } from './manifest.js';

@@ -3,7 +3,7 @@ import type { Value } from '../../src/graph.js';
 import type { Model } from '../../src/model.js';
 import { Builder } from '../../src/ops/builder.js';
 import { type AdapterRecord, type AdapterSite, trainingMethod } from '../adapter-record.js';
-import { type AnySiteRules, type Method, rulesFor } from '../methods/method.js';
+import { type AnySiteRules, type Method, rulesFor } from '../methods/contract/method.js';
 import { resolveMethod } from '../methods/registry.js';
 import type { SiteKind } from '../sites/site.js';
 import { appender } from './append.js';

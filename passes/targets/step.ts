@@ -11,8 +11,8 @@ import {
   trainableParams,
 } from '../adapter-record.js';
 import { lossById } from '../losses/index.js';
-import type { Method } from '../methods/method.js';
-import { proceduresOf } from '../methods/procedures.js';
+import type { Method } from '../methods/contract/method.js';
+import { proceduresOf } from '../methods/contract/procedures.js';
 import { optimizerById } from '../optimizers/index.js';
 import { parseOptions } from '../options.js';
 import { describeBatch, describeGraphs, type GraphName, tensorOf } from './describe.js';

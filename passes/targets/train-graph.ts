@@ -10,7 +10,7 @@ import type { AdapterParam, AdapterRecord } from '../adapter-record.js';
 import { adapterDropouts, lowerDropout, probabilityOf } from '../dropout.js';
 import type { Gradient } from '../grad/rule.js';
 import type { ConfiguredLoss } from '../losses/loss.js';
-import type { Method } from '../methods/method.js';
+import type { Method } from '../methods/contract/method.js';
 import { normalizeForTraining } from '../normalize/index.js';
 import type { Pass } from '../pass.js';
 import { runPasses } from '../runner.js';

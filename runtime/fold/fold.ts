@@ -9,7 +9,7 @@ import {
   separateShared,
 } from '../../passes/fold.js';
 import { attachAdapter } from '../../passes/insert.js';
-import type { Method } from '../../passes/methods/method.js';
+import type { Method } from '../../passes/methods/contract/method.js';
 import { runPasses } from '../../passes/runner.js';
 import { payloadOf } from '../../passes/sites/index.js';
 import { cloneModel } from '../../src/clone.js';

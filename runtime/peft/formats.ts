@@ -1,7 +1,7 @@
 /** The methods that know PEFT's files, by what a configuration says. */
 
+import type { Method } from '../../passes/methods/contract/method.js';
 import { FILE_METHODS } from '../../passes/methods/from-files.js';
-import type { Method } from '../../passes/methods/method.js';
 import type { PeftConfig, PeftFormat } from '../../passes/methods/peft-format.js';
 import { METHODS } from '../../passes/methods/registry.js';
 import { fail } from '../../src/errors.js';
@@ -32,6 +32,17 @@ export function methodOf(config: PeftConfig, where: string, own: readonly Method
     where,
     remedy: reason ?? unreadable(type) ?? `What is read: ${readable.join(', ')}`,
   });
+}
+
+/** A method of a record. Throws E_UNSUPPORTED where PEFT has no such method. */
+export function formatOf(id: string, own: readonly Method[] = []): FormattedMethod {
+  return (
+    formatted(own).find(({ method }) => method.id === id) ??
+    fail('E_UNSUPPORTED', {
+      message: `PEFT has no ${id}`,
+      remedy: 'Fold the adapter, or serve it with emit --target adapted',
+    })
+  );
 }
 
 /** Methods whose tensors may stand beside those of any type, those of the type itself first. */

@@ -13,7 +13,7 @@ import {
   type PlannedSite,
   planModules,
 } from '../../passes/insert-plan.js';
-import { configureMethod, hasSayInTraining, type Method } from '../../passes/methods/method.js';
+import { configureMethod, hasSayInTraining, type Method } from '../../passes/methods/contract/method.js';
 import type { PeftConfig } from '../../passes/methods/peft-format.js';
 import { findSites } from '../../passes/sites/index.js';
 import { dimsOf } from '../../passes/sites/kinds/index.js';
@@ -232,6 +232,12 @@ class Reader {
         });
       unused.delete(wanted.key);
       const param = { shape: spec.shape, dtype };
+      if (wanted.weight === true && !outFirst && spec.shape.length === 2 && spec.shape[0] === spec.shape[1])
+        return fail('E_UNSUPPORTED', {
+          message: `The weight of ${module.path} is square and the model has Conv1D modules: nothing says whether it is [in, out] or [out, in]`,
+          where: folder.path,
+          remedy: 'Merge it in Python (merge_and_unload) and export that model instead',
+        });
       const ours =
         (await toOurs(tensor, wanted, param, outFirst)) ?? (await toOurs(tensor, wanted, param, !outFirst));
       if (ours === undefined)

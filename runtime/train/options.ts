@@ -1,5 +1,5 @@
 /** What a training run is asked for, and its defaults. */
-import type { Method } from '../../passes/methods/method.js';
+import type { Method } from '../../passes/methods/contract/method.js';
 import type { StepManifest } from '../../passes/targets/manifest.js';
 import { fail } from '../../src/errors.js';
 import type { TrainArtifacts } from '../artifacts.js';

@@ -1,6 +1,6 @@
 /** Checks what a config file holds. Every complaint says the file, the path inside it, and what was probably meant. */
 import type { z } from 'zod';
-import type { Method } from '../../passes/methods/method.js';
+import type { Method } from '../../passes/methods/contract/method.js';
 import { configurableOf, type Own } from '../../passes/presets/registry.js';
 import { fail } from '../errors.js';
 import { didYouMean } from '../nearest.js';

@@ -1,7 +1,7 @@
 /** What a config file may say, as a schema, and the JSON schema that editors check it with. */
 import { z } from 'zod';
 import { LOSSES } from '../../passes/losses/index.js';
-import { type Method, siteKindsOf } from '../../passes/methods/method.js';
+import { type Method, siteKindsOf } from '../../passes/methods/contract/method.js';
 import { METHODS } from '../../passes/methods/registry.js';
 import { OPTIMIZERS } from '../../passes/optimizers/index.js';
 import type { Pass } from '../../passes/pass.js';

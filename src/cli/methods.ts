@@ -1,6 +1,6 @@
 import { Command } from 'commander';
 import type { z } from 'zod';
-import { type Method, type Paper, siteKindsOf } from '../../passes/methods/method.js';
+import { type Method, type Paper, siteKindsOf } from '../../passes/methods/contract/method.js';
 import { METHODS } from '../../passes/methods/registry.js';
 import type { Preset } from '../../passes/presets/preset.js';
 import { PRESETS, resolveNamed } from '../../passes/presets/registry.js';

@@ -1,7 +1,7 @@
 /** Options of the step target, shared by `emit` and `train`. */
 import { Command } from 'commander';
 import { LOSSES } from '../../passes/losses/index.js';
-import type { Method } from '../../passes/methods/method.js';
+import type { Method } from '../../passes/methods/contract/method.js';
 import { OPTIMIZERS } from '../../passes/optimizers/index.js';
 import type { StepOptions } from '../../passes/targets/step.js';
 import { SCHEDULES } from '../../runtime/train/schedule.js';

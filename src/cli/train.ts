@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { Command, Option } from 'commander';
 import { LOSSES } from '../../passes/losses/index.js';
-import type { Method } from '../../passes/methods/method.js';
+import type { Method } from '../../passes/methods/contract/method.js';
 import { emitStep } from '../../passes/targets/step.js';
 import { artifactsInMemory, MANIFEST_FILE, type TrainArtifacts } from '../../runtime/artifacts.js';
 import type { TrainOptions } from '../../runtime/train/options.js';

@@ -15,6 +15,7 @@ export const VERBS: readonly Verb[] = [
   { name: 'train', load: async () => (await import('./train.js')).trainCommand },
   { name: 'adapter', load: async () => (await import('./adapter.js')).adapterCommand },
   { name: 'fold', load: async () => (await import('./fold.js')).foldCommand },
+  { name: 'export', load: async () => (await import('./export.js')).exportCommand },
   { name: 'combine', load: async () => (await import('./combine.js')).combineCommand },
   { name: 'verify', load: async () => (await import('./verify.js')).verifyCommand },
   { name: 'run', load: async () => (await import('./run.js')).runCommand },

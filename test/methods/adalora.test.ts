@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { readAdapterRecord, trainableParams } from '../../passes/adapter-record.js';
 import adalora from '../../passes/methods/adalora.js';
-import { budgetAt } from '../../passes/methods/adalora-allocator.js';
+import { budgetAt } from '../../passes/methods/parts/adalora-allocator.js';
 import { Collator } from '../../runtime/data/batch.js';
 import type { Dataset, Example } from '../../runtime/data/dataset.js';
 import { type HostTensor, loadTensor, numbersOf, tensorOfNumbers } from '../../runtime/host-tensor.js';

@@ -1,6 +1,6 @@
 /** Formulas of additive methods against finite differences: every tensor they bring and every value they read. */
 import { describe, expect, it } from 'vitest';
-import { type AnySiteRules, configureMethod, type ParamSpecs } from '../../passes/methods/method.js';
+import { type AnySiteRules, configureMethod, type ParamSpecs } from '../../passes/methods/contract/method.js';
 import { ACTIVATION_NAMES, activate } from '../../passes/methods/parts/activations.js';
 import { resolveMethod } from '../../passes/methods/registry.js';
 import type { SiteKind } from '../../passes/sites/site.js';

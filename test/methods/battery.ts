@@ -9,7 +9,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { z } from 'zod';
 import { attachAdapter, type InsertReport } from '../../passes/insert.js';
 import { type InsertEntry, planInsert } from '../../passes/insert-plan.js';
-import { type Method, targetKindsOf } from '../../passes/methods/method.js';
+import { type Method, targetKindsOf } from '../../passes/methods/contract/method.js';
 import { METHODS } from '../../passes/methods/registry.js';
 import { findSites } from '../../passes/sites/index.js';
 import { modulePath } from '../../passes/sites/targeting.js';

@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { countWeights } from '../../passes/insert.js';
 import type { InsertEntry } from '../../passes/insert-entry.js';
 import { type PlannedModule, planInsert, planModules } from '../../passes/insert-plan.js';
-import { configureMethod, type ParamSpecs, rulesFor } from '../../passes/methods/method.js';
+import { configureMethod, type ParamSpecs, rulesFor } from '../../passes/methods/contract/method.js';
 import { dimsOf } from '../../passes/sites/kinds/index.js';
 import { BERT_BASE_PARAMETERS, bertBase } from '../helpers/bert-base.js';
 

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
-import { once } from '../../passes/methods/linear-algebra/once.js';
-import { tridiagonalEigenvalues } from '../../passes/methods/linear-algebra/tridiagonal.js';
-import { type Svd, truncatedSvd } from '../../passes/methods/linear-algebra/truncated-svd.js';
+import { once } from '../../passes/methods/parts/linear-algebra/once.js';
+import { tridiagonalEigenvalues } from '../../passes/methods/parts/linear-algebra/tridiagonal.js';
+import { type Svd, truncatedSvd } from '../../passes/methods/parts/linear-algebra/truncated-svd.js';
 import { fillNormal, randomStream } from '../../src/initializer.js';
 
 /** A matrix with the given singular values and random vectors: Σ σ u vᵀ over random orthogonal u and v. */

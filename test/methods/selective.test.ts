@@ -7,7 +7,7 @@ import ort from 'onnxruntime-node';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { allParams, readAdapterRecord } from '../../passes/adapter-record.js';
 import type { InsertEntry } from '../../passes/insert-entry.js';
-import { placesOf, selectSmallest } from '../../passes/methods/smallest.js';
+import { placesOf, selectSmallest } from '../../passes/methods/parts/smallest.js';
 import { savedModules } from '../../passes/saved-modules.js';
 import { emitStep } from '../../passes/targets/step.js';
 import { readAdapter, writeAdapter } from '../../runtime/adapter-file.js';

@@ -9,7 +9,7 @@ import type { AdapterRecord } from '../../passes/adapter-record.js';
 import { type FoldTask, planFold, separateShared } from '../../passes/fold.js';
 import { attachAdapter } from '../../passes/insert.js';
 import type { InsertEntry } from '../../passes/insert-entry.js';
-import { type Method, siteKindsOf } from '../../passes/methods/method.js';
+import { type Method, siteKindsOf } from '../../passes/methods/contract/method.js';
 import { METHODS } from '../../passes/methods/registry.js';
 import { runPasses } from '../../passes/runner.js';
 import { findSites, type SiteKind } from '../../passes/sites/index.js';

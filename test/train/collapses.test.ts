@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { z } from 'zod';
 import { readAdapterRecord } from '../../passes/adapter-record.js';
 import { attachAdapter } from '../../passes/insert.js';
-import type { Method } from '../../passes/methods/method.js';
+import type { Method } from '../../passes/methods/contract/method.js';
 import { METHODS } from '../../passes/methods/registry.js';
 import { collapseAdapter, storedElements } from '../../runtime/collapse.js';
 import { insert } from '../../runtime/library/insert.js';

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { attachAdapter } from '../../passes/insert.js';
-import type { Method } from '../../passes/methods/method.js';
+import type { Method } from '../../passes/methods/contract/method.js';
 import { emitAdapted } from '../../passes/targets/adapted.js';
 import type { StepOptions } from '../../passes/targets/step.js';
 import { modelTensors, readAdapter } from '../../runtime/adapter-file.js';

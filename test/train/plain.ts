@@ -6,9 +6,9 @@
  */
 import { z } from 'zod';
 import { applyEdit } from '../../passes/edit.js';
-import { derived } from '../../passes/methods/derived.js';
-import { defineMethod } from '../../passes/methods/method.js';
-import type { Procedure } from '../../passes/methods/procedure.js';
+import { derived } from '../../passes/methods/contract/derived.js';
+import { defineMethod } from '../../passes/methods/contract/method.js';
+import type { Procedure } from '../../passes/methods/contract/procedure.js';
 import { Graph, Value } from '../../src/graph.js';
 import { constant, normal, randomStream } from '../../src/initializer.js';
 import { tensorOf } from '../../src/literals.js';

@@ -3,7 +3,7 @@ import { z } from 'zod';
 import type { Value } from '../../../src/graph.js';
 import { type Initializer, normal, ones, zeros } from '../../../src/initializer.js';
 import type { Ops } from '../../../src/ops/ops.generated.js';
-import type { AttachContext, Impossible, ParamSpecs, ParamValues } from '../method.js';
+import type { AttachContext, Impossible, ParamSpecs, ParamValues } from '../contract/method.js';
 import { ACTIVATION_NAMES, type ActivationName, activate } from './activations.js';
 import { type GateRole, gateOf, gateParams } from './gate.js';
 import { linearDefault, truncatedNormal } from './initializers.js';

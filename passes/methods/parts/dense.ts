@@ -2,7 +2,7 @@
 import type { Value } from '../../../src/graph.js';
 import { normal } from '../../../src/initializer.js';
 import type { Ops } from '../../../src/ops/ops.generated.js';
-import type { ParamSpec, ParamSpecs, ParamValues } from '../method.js';
+import type { ParamSpec, ParamSpecs, ParamValues } from '../contract/method.js';
 import { linearDefault } from './initializers.js';
 
 /** `nn.Linear(in, out)` with torch's initial values. */

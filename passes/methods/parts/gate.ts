@@ -6,7 +6,7 @@ import { fail } from '../../../src/errors.js';
 import type { Value } from '../../../src/graph.js';
 import { normal, zeros } from '../../../src/initializer.js';
 import type { Ops } from '../../../src/ops/ops.generated.js';
-import type { ParamSpecs, ParamValues } from '../method.js';
+import type { ParamSpecs, ParamValues } from '../contract/method.js';
 
 export type GateRole = 'gate' | 'gateBias';
 

@@ -5,7 +5,7 @@
 import type { Value } from '../../../src/graph.js';
 import { uniform } from '../../../src/initializer.js';
 import type { Ops } from '../../../src/ops/ops.generated.js';
-import type { ParamSpec, ParamValues } from '../method.js';
+import type { ParamSpec, ParamValues } from '../contract/method.js';
 
 export interface LstmShape {
   readonly length: number;

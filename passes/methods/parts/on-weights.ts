@@ -2,7 +2,7 @@
 import type { Value } from '../../../src/graph.js';
 import type { Ops } from '../../../src/ops/ops.generated.js';
 import type { LinearDims } from '../../sites/views.js';
-import type { ParamSpecs, ParamValues, SiteRules } from '../method.js';
+import type { ParamSpecs, ParamValues, SiteRules } from '../contract/method.js';
 
 export interface Weights {
   /** [in, out] */

@@ -1,6 +1,6 @@
 /** A look at the selected weights before sizes are known: how many weights a mask keeps, which biases are dead. */
-import type { DType } from '../../src/types.js';
-import type { SiteKind } from '../sites/site.js';
+import type { DType } from '../../../src/types.js';
+import type { SiteKind } from '../../sites/site.js';
 
 /** A selected site, with its stored tensors as streams of row-major blocks. */
 export interface SurveyedSite {

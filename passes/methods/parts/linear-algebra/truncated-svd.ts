@@ -4,8 +4,8 @@
  * grows it until their residuals vanish. Deterministic: the start vector has a fixed seed, and the largest entry of every
  * right vector is positive.
  */
-import { fillNormal, randomStream } from '../../../src/initializer.js';
-import type { HostArray } from '../derived.js';
+import { fillNormal, randomStream } from '../../../../src/initializer.js';
+import type { HostArray } from '../../contract/derived.js';
 import { dot, jacobiSvd } from './jacobi.js';
 import { tridiagonalEigenvalues } from './tridiagonal.js';
 

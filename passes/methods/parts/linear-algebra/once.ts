@@ -1,6 +1,6 @@
 /** A function of a matrix that two formulas ask for in a row. */
 import { createHash } from 'node:crypto';
-import type { HostArray } from '../derived.js';
+import type { HostArray } from '../../contract/derived.js';
 
 /** `compute` that remembers its last result, recognised by the digest of the numbers. */
 export function once<Result>(

@@ -1,7 +1,7 @@
 /** Low-rank factors that are put together from vectors of a bank. */
-import type { Value } from '../../src/graph.js';
-import type { Ops } from '../../src/ops/ops.generated.js';
-import type { LinearDims } from '../sites/views.js';
+import type { Value } from '../../../src/graph.js';
+import type { Ops } from '../../../src/ops/ops.generated.js';
+import type { LinearDims } from '../../sites/views.js';
 
 export interface Pieces {
   readonly rank: number;

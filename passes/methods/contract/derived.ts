@@ -1,8 +1,8 @@
 /** Initial values that come from the base model's own weights. Passes only describe them; `runtime/derive` computes. */
-import type { Value } from '../../src/graph.js';
-import type { Random } from '../../src/initializer.js';
-import type { Ops } from '../../src/ops/ops.generated.js';
-import type { StoredValues } from '../sites/views.js';
+import type { Value } from '../../../src/graph.js';
+import type { Random } from '../../../src/initializer.js';
+import type { Ops } from '../../../src/ops/ops.generated.js';
+import type { StoredValues } from '../../sites/views.js';
 
 /** A matrix or vector on the host, row-major. */
 export interface HostArray {

@@ -1,8 +1,8 @@
 /** Parameters of the base that train as they stand: their shapes by kind of site, and formulas that put them in place. */
-import type { Value } from '../../src/graph.js';
-import type { EmbeddingDims, LinearDims, NormDims } from '../sites/views.js';
-import { baseValue } from './derived.js';
-import type { ParamSpecs, ParamValues } from './method.js';
+import type { Value } from '../../../src/graph.js';
+import type { EmbeddingDims, LinearDims, NormDims } from '../../sites/views.js';
+import { baseValue } from '../contract/derived.js';
+import type { ParamSpecs, ParamValues } from '../contract/method.js';
 
 /** A module's own parameters, as frameworks call them. The gain of a norm is its weight, the offset its bias. */
 export const TENSORS = ['weight', 'bias'] as const;

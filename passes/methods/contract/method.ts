@@ -4,17 +4,17 @@
  * executed and streamed by shared code. Shared code never asks which method it has.
  */
 import { z } from 'zod';
-import { fail } from '../../src/errors.js';
-import type { Value } from '../../src/graph.js';
-import type { Initializer } from '../../src/initializer.js';
-import { didYouMean } from '../../src/nearest.js';
-import type { Ops } from '../../src/ops/ops.generated.js';
-import type { DType } from '../../src/types.js';
-import { describeIssues } from '../../src/zod-issues.js';
-import type { SiteKind } from '../sites/site.js';
-import type { SiteDims, SiteSlots, SiteViews, Stored } from '../sites/views.js';
+import { fail } from '../../../src/errors.js';
+import type { Value } from '../../../src/graph.js';
+import type { Initializer } from '../../../src/initializer.js';
+import { didYouMean } from '../../../src/nearest.js';
+import type { Ops } from '../../../src/ops/ops.generated.js';
+import type { DType } from '../../../src/types.js';
+import { describeIssues } from '../../../src/zod-issues.js';
+import type { SiteKind } from '../../sites/site.js';
+import type { SiteDims, SiteSlots, SiteViews, Stored } from '../../sites/views.js';
+import type { PeftFormat } from '../peft-format.js';
 import type { DerivedInit } from './derived.js';
-import type { PeftFormat } from './peft-format.js';
 import type { Procedure } from './procedure.js';
 import type { Survey } from './survey.js';
 

@@ -1,7 +1,7 @@
 /** Places of weights that a file of masks chooses. */
-import { fail } from '../../src/errors.js';
+import { fail } from '../../../src/errors.js';
+import type { SurveyedTensor } from '../contract/survey.js';
 import type { TensorName } from './in-place.js';
-import type { SurveyedTensor } from './survey.js';
 
 /** What tensors of a mask file mean, by element type: which places of a tensor they choose. */
 const MEANINGS: Readonly<Record<string, 'mask' | 'places'>> = {

@@ -5,8 +5,8 @@
  * `targetRank` per module along a cubic; those that exceed it, of least score over all modules, get E = 0. Masked
  * triplets go on training and may come back, until the last phase holds the mask.
  */
-import { fail } from '../../src/errors.js';
-import type { Procedure, ProcedureParam } from './procedure.js';
+import { fail } from '../../../src/errors.js';
+import type { Procedure, ProcedureParam } from '../contract/procedure.js';
 
 export interface AllocatorConfig {
   readonly rank: number;

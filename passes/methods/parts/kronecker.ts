@@ -1,7 +1,7 @@
 /** Kronecker products without the product matrix: `kron(a, b)[i₁·b₁ + i₂, o₁·b₂ + o₂] = a[i₁, o₁]·b[i₂, o₂]`. */
-import type { Value } from '../../src/graph.js';
-import type { Operand } from '../../src/ops/operand.js';
-import type { Ops } from '../../src/ops/ops.generated.js';
+import type { Value } from '../../../src/graph.js';
+import type { Operand } from '../../../src/ops/operand.js';
+import type { Ops } from '../../../src/ops/ops.generated.js';
 
 /** Shapes of the factors of a matrix [in, out]: `left` [in₁, out₁], `right` [in₂, out₂]. */
 export interface KroneckerShape {

@@ -1,7 +1,7 @@
 /** Formulas inside a method that half precision cannot carry: sums of squares overflow, TopK has no kernels. */
-import type { Value } from '../../src/graph.js';
-import type { Ops } from '../../src/ops/ops.generated.js';
-import type { DType } from '../../src/types.js';
+import type { Value } from '../../../src/graph.js';
+import type { Ops } from '../../../src/ops/ops.generated.js';
+import type { DType } from '../../../src/types.js';
 
 function isWide(dtype: DType): boolean {
   return dtype === 'float32' || dtype === 'float64';
