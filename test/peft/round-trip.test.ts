@@ -1,0 +1,40 @@
+/** Folders of peft read for an export and written back: the same tensors, bit by bit, under a configuration that means the same. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { readPeft } from '../../runtime/peft/read.js';
+import { writePeft } from '../../runtime/peft/write.js';
+import { readModel } from '../../src/onnx/index.js';
+import { modelFixture, readTensors } from '../helpers/fixtures.js';
+import { peftCases, peftFolder } from './folders.js';
+
+let folder: string;
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), 'peft-round-trip-'));
+});
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+/** What peft saves twice. */
+const TWICE = /\.original_module\.|\.modules_to_save\.|\.randlora_[AB]$/;
+
+it.each(peftCases(({ type }) => type !== 'SHIRA'))('$name', async ({ name, architecture, type }) => {
+  const base = readModel(modelFixture(`${architecture}.dynamo.dynamic`).path);
+  const read = await readPeft(peftFolder(name), { base });
+  const out = join(folder, name);
+  const report = await writePeft(read, out, { task: 'CAUSAL_LM' });
+  expect(report.type).toBe(type === 'P_TUNING' ? 'PROMPT_TUNING' : type);
+  const theirs = readTensors(join(peftFolder(name), 'adapter_model.safetensors'));
+  const ours = readTensors(join(out, 'adapter_model.safetensors'));
+  for (const [key, tensor] of theirs) {
+    if (TWICE.test(key) && !ours.has(key)) continue;
+    const same = ours.get(key);
+    expect(same?.shape, key).toEqual(tensor.shape);
+    if (tensor.dtype.startsWith('F')) expect(Buffer.compare(same!.bytes, tensor.bytes), key).toBe(0);
+  }
+  expect([...ours.keys()].filter((key) => !theirs.has(key))).toEqual([]);
+
+  const again = await readPeft(out, { base });
+  expect(again.record.sites).toEqual(read.record.sites);
+  expect([...again.tensors.keys()]).toEqual([...read.tensors.keys()]);
+});
