@@ -91,6 +91,8 @@ export { type Encoded, loadTokenizer, type TextTokenizer } from '../runtime/data
 export { type HostTensor, type NumericArray, numbersOf, tensorOfNumbers } from '../runtime/host-tensor.js';
 export { datasetOf } from '../runtime/library/dataset.js';
 export type { ModelSource } from '../runtime/model-session.js';
+export type { ReadPeftOptions } from '../runtime/peft/read.js';
+export { type PeftReport, type WritePeftOptions, writePeft } from '../runtime/peft/write.js';
 export type { Sizes } from '../runtime/random-inputs.js';
 export type { WritableTensor } from '../runtime/safetensors.js';
 export {
@@ -107,6 +109,7 @@ export {
 
 export { z } from 'zod';
 export type { EntryTargeting, InsertEntry } from '../passes/insert-entry.js';
+export type { Configurable } from '../passes/methods/contract/configurable.js';
 export {
   baseValue,
   type DerivedInit,
@@ -120,7 +123,6 @@ export {
   type AnySiteRules,
   type AttachContext,
   type Collapse,
-  type Configurable,
   defineMethod,
   type Fold,
   type Folded,
@@ -135,6 +137,15 @@ export {
   type SiteRules,
   siteKindsOf,
 } from '../passes/methods/contract/method.js';
+export type {
+  PeftConfig,
+  PeftFormat,
+  PeftModule,
+  PeftSlice,
+  PeftTensor,
+  PeftWhole,
+  WrittenModule,
+} from '../passes/methods/contract/peft-format.js';
 export type { Procedure, ProcedureParam, ProcedureStep } from '../passes/methods/contract/procedure.js';
 export type {
   Found,

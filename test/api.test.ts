@@ -117,6 +117,7 @@ describe('the package', () => {
         "walkGraphs",
         "walkNodes",
         "writeAdapter",
+        "writePeft",
         "z",
         "zeros",
       ]

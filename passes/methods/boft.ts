@@ -1,9 +1,9 @@
 import { z } from 'zod';
 import { ones, zeros } from '../../src/initializer.js';
 import { defineMethod } from './contract/method.js';
+import { numberOf } from './contract/peft-format.js';
 import { ofFiles, onWeights } from './parts/on-weights.js';
 import { cayley, rotated } from './parts/rotation.js';
-import { numberOf } from './peft-format.js';
 
 const config = z.strictObject({
   size: z.int().min(2).default(4).describe('Size of the rotated blocks; divides the input of the modules'),

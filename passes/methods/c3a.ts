@@ -1,8 +1,8 @@
 import { z } from 'zod';
 import { zeros } from '../../src/initializer.js';
 import { defineMethod } from './contract/method.js';
+import { numberOf } from './contract/peft-format.js';
 import { ofFiles, onWeights } from './parts/on-weights.js';
-import { numberOf } from './peft-format.js';
 
 const config = z.strictObject({
   size: z

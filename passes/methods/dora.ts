@@ -5,7 +5,7 @@ import type { Ops } from '../../src/ops/ops.generated.js';
 import type { DType } from '../../src/types.js';
 import { derived } from './contract/derived.js';
 import { type AttachContext, defineMethod, type ParamValues } from './contract/method.js';
-import { doraFormat } from './lora-peft.js';
+import { doraFormat } from './parts/lora-peft.js';
 import { branchDropout, rankAndAlpha, rslora, scaling } from './parts/low-rank.js';
 import { narrowed, widened } from './parts/precision.js';
 

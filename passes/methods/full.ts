@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { defineMethod } from './contract/method.js';
-import { fullFormat } from './full-peft.js';
+import { fullFormat } from './parts/full-peft.js';
 import { inPlace, SHAPES_OF, TENSORS, trainedInPlace } from './parts/in-place.js';
 
 const config = z.strictObject({

@@ -3,8 +3,8 @@ import type { Value } from '../../src/graph.js';
 import { normal } from '../../src/initializer.js';
 import type { Ops } from '../../src/ops/ops.generated.js';
 import { defineMethod } from './contract/method.js';
+import { numberOf } from './contract/peft-format.js';
 import { ofFiles, onWeights } from './parts/on-weights.js';
-import { numberOf } from './peft-format.js';
 
 const config = z.strictObject({
   rank: z.int().min(1).default(8).describe('Reflections r'),

@@ -3,8 +3,8 @@ import type { Value } from '../../src/graph.js';
 import { uniform, zeros } from '../../src/initializer.js';
 import type { Ops } from '../../src/ops/ops.generated.js';
 import { defineMethod } from './contract/method.js';
+import { numberOf, RANK_AND_ALPHA } from './contract/peft-format.js';
 import { rankAndAlpha, scaling } from './parts/low-rank.js';
-import { numberOf, RANK_AND_ALPHA } from './peft-format.js';
 
 const config = z.strictObject(rankAndAlpha);
 

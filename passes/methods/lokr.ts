@@ -4,9 +4,9 @@ import { type Initializer, uniform, zeros } from '../../src/initializer.js';
 import type { Ops } from '../../src/ops/ops.generated.js';
 import type { LinearDims } from '../sites/views.js';
 import { defineMethod, type ParamSpec, type ParamSpecs, type ParamValues } from './contract/method.js';
+import { numberOf, RANK_AND_ALPHA } from './contract/peft-format.js';
 import { type KroneckerShape, kronecker, kroneckerShape, timesKronecker } from './parts/kronecker.js';
 import { rankAndAlpha, scaling } from './parts/low-rank.js';
-import { numberOf, RANK_AND_ALPHA } from './peft-format.js';
 
 const config = z.strictObject({
   ...rankAndAlpha,

@@ -4,8 +4,8 @@ import { normal, uniform, zeros } from '../../src/initializer.js';
 import type { LinearDims } from '../sites/views.js';
 import { baseValue } from './contract/derived.js';
 import { defineMethod, type ParamSpec, type ParamSpecs, type ParamValues } from './contract/method.js';
-import { loraFormat } from './lora-peft.js';
 import { type GateRole, gateOf, gateParams } from './parts/gate.js';
+import { loraFormat } from './parts/lora-peft.js';
 import { scaling as alphaOverRank, branchDropout, rankAndAlpha, rslora } from './parts/low-rank.js';
 
 const config = z.strictObject({

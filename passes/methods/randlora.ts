@@ -4,8 +4,8 @@ import { uniform, zeros } from '../../src/initializer.js';
 import type { Ops } from '../../src/ops/ops.generated.js';
 import type { LinearDims } from '../sites/views.js';
 import { defineMethod, type ParamValues } from './contract/method.js';
+import { numberOf } from './contract/peft-format.js';
 import { ofFiles, onWeights } from './parts/on-weights.js';
-import { numberOf } from './peft-format.js';
 
 const config = z.strictObject({
   rank: z.int().min(1).default(32).describe('Rank r of every random base'),

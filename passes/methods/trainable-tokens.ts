@@ -3,8 +3,8 @@ import type { Value } from '../../src/graph.js';
 import { zeros } from '../../src/initializer.js';
 import type { Ops } from '../../src/ops/ops.generated.js';
 import { defineMethod, type ParamSpecs } from './contract/method.js';
+import type { PeftConfig, PeftModule } from './contract/peft-format.js';
 import { ofFiles, onWeights } from './parts/on-weights.js';
-import type { PeftConfig, PeftModule } from './peft-format.js';
 
 const config = z.strictObject({
   tokens: z.array(z.int().min(0)).min(1).default([0]).describe('Ids of the tokens whose embeddings train'),

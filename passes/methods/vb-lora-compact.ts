@@ -5,6 +5,7 @@ import type { Ops } from '../../src/ops/ops.generated.js';
 import type { LinearDims } from '../sites/views.js';
 import { type DerivedInit, derived } from './contract/derived.js';
 import { defineMethod, type ParamSpec, type ParamSpecs, type ParamValues } from './contract/method.js';
+import { numberOf } from './contract/peft-format.js';
 import {
   indivisible,
   intoRank,
@@ -13,7 +14,6 @@ import {
   type Pieces,
   pieceCounts,
 } from './parts/vb-lora-matrices.js';
-import { numberOf } from './peft-format.js';
 
 const config = z.strictObject({
   rank: z.int().min(1).default(4).describe('Inner dimension r of the update'),

@@ -5,10 +5,10 @@ import type { Ops } from '../../src/ops/ops.generated.js';
 import type { DType } from '../../src/types.js';
 import type { LinearDims } from '../sites/views.js';
 import { defineMethod, type ParamValues } from './contract/method.js';
+import { numberOf } from './contract/peft-format.js';
 import { branchDropout } from './parts/low-rank.js';
 import { narrowed, widened } from './parts/precision.js';
 import { indivisible, intoRank, type Mixture, outOfRank, pieceCounts } from './parts/vb-lora-matrices.js';
-import { numberOf } from './peft-format.js';
 import vbLoraCompact, { compacted } from './vb-lora-compact.js';
 
 const config = z

@@ -4,8 +4,8 @@ import { constant, uniform, zeros } from '../../src/initializer.js';
 import type { Ops } from '../../src/ops/ops.generated.js';
 import type { LinearDims } from '../sites/views.js';
 import { defineMethod, type ParamValues } from './contract/method.js';
+import { numberOf } from './contract/peft-format.js';
 import { branchDropout } from './parts/low-rank.js';
-import { numberOf } from './peft-format.js';
 
 const config = z.strictObject({
   rank: z.int().min(1).default(256).describe('Inner dimension r of the shared matrices'),

@@ -1,8 +1,8 @@
 /** The methods that know PEFT's files, by what a configuration says. */
 
 import type { Method } from '../../passes/methods/contract/method.js';
+import type { PeftConfig, PeftFormat } from '../../passes/methods/contract/peft-format.js';
 import { FILE_METHODS } from '../../passes/methods/from-files.js';
-import type { PeftConfig, PeftFormat } from '../../passes/methods/peft-format.js';
 import { METHODS } from '../../passes/methods/registry.js';
 import { fail } from '../../src/errors.js';
 import { unreadable } from './unreadable.js';

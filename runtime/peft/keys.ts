@@ -1,5 +1,5 @@
 /** Keys of a PEFT file taken apart: module path, and the tensor of a method behind it. */
-import type { PeftFormat } from '../../passes/methods/peft-format.js';
+import type { PeftFormat } from '../../passes/methods/contract/peft-format.js';
 import type { SiteKind } from '../../passes/sites/site.js';
 import { fail } from '../../src/errors.js';
 import type { Tensor } from '../../src/tensor.js';

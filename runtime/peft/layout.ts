@@ -1,5 +1,5 @@
 /** Tensors of PEFT in our layout and back: elements are moved, never converted, whatever their dtype. */
-import type { PeftSlice, PeftTensor, PeftWhole } from '../../passes/methods/peft-format.js';
+import type { PeftSlice, PeftTensor, PeftWhole } from '../../passes/methods/contract/peft-format.js';
 import { type Tensor, tensorOfBytes } from '../../src/tensor.js';
 import { byteSize, type DType, isFloat } from '../../src/types.js';
 import { countOf, type HostTensor, loadTensor, numbersOf, tensorOfNumbers } from '../host-tensor.js';

@@ -34,10 +34,9 @@ export async function byWeights(
     const placement = new Map<string, Site>();
     for (const { path: name } of open) {
       const candidates = free.filter((site) => equal.get(name)?.has(site) === true);
-      if (candidates.length !== 1)
-        return candidates.length === 0
-          ? undefined
-          : { ambiguous: `${candidates.length} modules of the model have the weight of '${name}'` };
+      if (candidates.length > 1)
+        return { ambiguous: `${candidates.length} modules of the model have the weight of '${name}'` };
+      if (candidates.length === 0) continue;
       placement.set(name, candidates[0] as Site);
     }
     return new Set(placement.values()).size === placement.size ? placement : undefined;

@@ -19,7 +19,10 @@ export interface Wanted {
   fits(site: Site): boolean;
 }
 
-/** A way of placing modules. Returns sites by path, for all of them or for none; several ways are an ambiguity. */
+/**
+ * A way of placing modules. Returns sites by path, one of its own for each; several ways are an ambiguity. Ways that
+ * compare names place all modules or none.
+ */
 export type Strategy = (
   wanted: readonly Wanted[],
   /** Those that are left. */

@@ -1,5 +1,5 @@
 /** Fields of a configuration that patterns set by module, as PEFT's `get_pattern_key` finds them. */
-import type { PeftConfig, PeftFormat } from '../../passes/methods/peft-format.js';
+import type { PeftConfig, PeftFormat } from '../../passes/methods/contract/peft-format.js';
 import { pythonRegex } from '../../passes/sites/python-regex.js';
 
 /** The configuration as it is at a module. */

@@ -13,8 +13,9 @@ import {
   type PlannedSite,
   planModules,
 } from '../../passes/insert-plan.js';
-import { configureMethod, hasSayInTraining, type Method } from '../../passes/methods/contract/method.js';
-import type { PeftConfig } from '../../passes/methods/peft-format.js';
+import { configure } from '../../passes/methods/contract/configurable.js';
+import { hasSayInTraining, type Method } from '../../passes/methods/contract/method.js';
+import type { PeftConfig } from '../../passes/methods/contract/peft-format.js';
 import { findSites } from '../../passes/sites/index.js';
 import { dimsOf } from '../../passes/sites/kinds/index.js';
 import type { Site } from '../../passes/sites/site.js';
@@ -27,7 +28,7 @@ import type { AdapterFile } from '../adapter-file.js';
 import { accompanying, type FormattedMethod, methodOf } from './formats.js';
 import { type SortedKeys, type StoredModule, sortKeys } from './keys.js';
 import { peftShape, toOurs } from './layout.js';
-import { type MatchOptions, matchModules } from './match.js';
+import { matchModules } from './match.js';
 import { byWeights } from './match-weights.js';
 import { atModule } from './patterns.js';
 import { type PeftFolder, readPeftFolder } from './source.js';
@@ -36,7 +37,8 @@ import { planWhole, wholeTensors } from './whole.js';
 export interface ReadPeftOptions {
   /** The base: its modules say what a key of the folder is. */
   readonly base: Model;
-  readonly map?: MatchOptions['map'];
+  /** Graph module by PEFT module, or by the beginning of its path. */
+  readonly map?: Readonly<Record<string, string>>;
   /** `model.safetensors` of the base (or its shard index): modules are then found by the numbers of their weights. */
   readonly baseWeights?: string;
   readonly methods?: readonly Method[];
@@ -281,7 +283,7 @@ function recordOf(base: Model, plan: InsertPlan, modules: readonly PlannedModule
   });
   const entries = plan.entries.map(({ method, config }) => ({
     method: method.id,
-    config: jsonOf(configureMethod(method, config)),
+    config: jsonOf(configure(method, config)),
     ...(hasSayInTraining(method) ? { trains: true } : {}),
   }));
   return { version: 2, entries, seed: 0, sites };

@@ -1,5 +1,5 @@
 /** One configuration for all modules: what differs becomes a pattern, where PEFT has one. */
-import type { PeftConfig, WrittenModule } from '../../passes/methods/peft-format.js';
+import type { PeftConfig, WrittenModule } from '../../passes/methods/contract/peft-format.js';
 import { fail } from '../../src/errors.js';
 import type { FormattedMethod } from './formats.js';
 import { literalPattern } from './patterns.js';

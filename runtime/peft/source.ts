@@ -1,7 +1,7 @@
 /** A folder that PEFT saved: its configuration and its tensors, whatever they mean. */
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import type { PeftConfig } from '../../passes/methods/peft-format.js';
+import type { PeftConfig } from '../../passes/methods/contract/peft-format.js';
 import { fail } from '../../src/errors.js';
 import { reason } from '../../src/onnx/source.js';
 import type { Tensor } from '../../src/tensor.js';

@@ -3,7 +3,7 @@ import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { AdapterRecord, AdapterSite } from '../../passes/adapter-record.js';
 import type { Method } from '../../passes/methods/contract/method.js';
-import type { PeftConfig, WrittenModule } from '../../passes/methods/peft-format.js';
+import type { PeftConfig, WrittenModule } from '../../passes/methods/contract/peft-format.js';
 import { fail } from '../../src/errors.js';
 import { atomicWrite } from '../../src/onnx/index.js';
 import type { Tensor } from '../../src/tensor.js';

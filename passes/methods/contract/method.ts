@@ -3,17 +3,15 @@
  * stored weights become. Both are written with the op builder, so the same text is printed, typed, differentiated,
  * executed and streamed by shared code. Shared code never asks which method it has.
  */
-import { z } from 'zod';
+import type { z } from 'zod';
 import { fail } from '../../../src/errors.js';
 import type { Value } from '../../../src/graph.js';
 import type { Initializer } from '../../../src/initializer.js';
-import { didYouMean } from '../../../src/nearest.js';
 import type { Ops } from '../../../src/ops/ops.generated.js';
 import type { DType } from '../../../src/types.js';
-import { describeIssues } from '../../../src/zod-issues.js';
 import type { SiteKind } from '../../sites/site.js';
 import type { SiteDims, SiteSlots, SiteViews, Stored } from '../../sites/views.js';
-import type { PeftFormat } from '../peft-format.js';
+import type { PeftFormat } from '../contract/peft-format.js';
 import type { DerivedInit } from './derived.js';
 import type { Procedure } from './procedure.js';
 import type { Survey } from './survey.js';
@@ -274,33 +272,4 @@ export function rulesFor(method: Method, kind: SiteKind, path: string): AnySiteR
       remedy: `It adapts: ${siteKindsOf(method).join(', ')}`,
     })
   );
-}
-
-/** What has settings: a method or a preset. */
-export interface Configurable {
-  readonly id: string;
-  readonly config: z.ZodType<Record<string, unknown>>;
-}
-
-/** Names of the settings. */
-export function settingsOf({ config }: Configurable): string[] {
-  return Object.keys(z.toJSONSchema(config, { io: 'input', unrepresentable: 'any' }).properties ?? {});
-}
-
-/** Checks a configuration against the schema and fills in defaults. Throws E_USAGE. */
-export function configureMethod(
-  method: Configurable,
-  config: Readonly<Record<string, unknown>>,
-): Record<string, unknown> {
-  const result = method.config.safeParse(config);
-  if (result.success) return result.data;
-  const known = settingsOf(method);
-  const unknown = result.error.issues.flatMap((issue) =>
-    issue.code === 'unrecognized_keys' && issue.path.length === 0 ? issue.keys : [],
-  );
-  const hints = known.length === 0 ? [] : unknown.map((key) => didYouMean(key, known));
-  return fail('E_USAGE', {
-    message: `Configuration of ${method.id} is invalid: ${describeIssues(result.error, known)}`,
-    remedy: [...hints, `See peft-compile methods ${method.id}`].join(' '),
-  });
 }

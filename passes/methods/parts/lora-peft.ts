@@ -1,5 +1,5 @@
 /** LoRA and DoRA as PEFT stores them. */
-import { isSet, numberOf, type PeftConfig, type PeftFormat, refusedFields } from './peft-format.js';
+import { isSet, numberOf, type PeftConfig, type PeftFormat, refusedFields } from '../contract/peft-format.js';
 
 const IN_PYTHON = 'merge it in Python (merge_and_unload) and export that model instead';
 

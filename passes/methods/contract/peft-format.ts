@@ -3,7 +3,7 @@
  * `adapter_model.safetensors` against our parameters. It belongs to the method and is data; `runtime/peft` reads and
  * writes folders by it. Source: peft 0.21, `tuners/<method>/{config,layer,model}.py`.
  */
-import type { SiteKind } from '../sites/site.js';
+import type { SiteKind } from '../../sites/site.js';
 
 /** Fields of an `adapter_config.json`. */
 export type PeftConfig = Readonly<Record<string, unknown>>;

@@ -1,6 +1,7 @@
 /** Weights and biases that PEFT stores whole: `modules_to_save`, `bias`, and embeddings of targeted models. */
-import { TENSORS } from './parts/in-place.js';
-import type { PeftFormat } from './peft-format.js';
+
+import type { PeftFormat } from '../contract/peft-format.js';
+import { TENSORS } from './in-place.js';
 
 const weight = { key: 'weight', weight: true } as const;
 const bias = { key: 'bias' } as const;
