@@ -44,6 +44,7 @@ export default defineMethod({
     arxiv: '2303.10512',
   },
   config,
+  learningRate: 1e-2,
   sites: {
     linear: {
       params: ({ inDim, outDim }, { rank }) => ({
