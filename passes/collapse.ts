@@ -13,9 +13,9 @@ import {
 } from './adapter-record.js';
 import { FoldFormula } from './fold-formula.js';
 import type { PlannedModule } from './insert-plan.js';
+import { configure } from './methods/contract/configurable.js';
 import {
   type AnyCollapse,
-  configureMethod,
   type Method,
   type ParamSpec,
   rulesFor,
@@ -91,7 +91,7 @@ function sharedSpecs(
 
 /** Configuration of the simpler method at a site. */
 function simpler(module: PlannedModule, site: Site, collapse: AnyCollapse): Record<string, unknown> {
-  return configureMethod(collapse.method, collapse.config(module.config, dimsOf(site)));
+  return configure(collapse.method, collapse.config(module.config, dimsOf(site)));
 }
 
 class Planner {

@@ -4,8 +4,8 @@ import type { Model } from '../src/model.js';
 import type { DType } from '../src/types.js';
 import { hasAdapterRecord } from './adapter-record.js';
 import type { InsertEntry } from './insert-entry.js';
+import { configure } from './methods/contract/configurable.js';
 import {
-  configureMethod,
   type Method,
   type ParamSpec,
   rulesFor,
@@ -82,7 +82,7 @@ export function planInsert(
 }
 
 function planEntry(found: readonly Site[], entry: number, method: Method, given: InsertEntry): InsertPlan {
-  const config = configureMethod(method, given.config ?? {});
+  const config = configure(method, given.config ?? {});
   const kinds = targetKindsOf(method);
   const offered = found.filter((site) => kinds.includes(site.kind));
   if (offered.length === 0)
@@ -99,7 +99,7 @@ function planEntry(found: readonly Site[], entry: number, method: Method, given:
   const sites: PlannedSite[] = [];
   const skipped: SkippedSite[] = [];
   for (const { site, overrides } of selectSites(offered, targeting)) {
-    const siteConfig = configureMethod(method, { ...given.config, ...overrides });
+    const siteConfig = configure(method, { ...given.config, ...overrides });
     const reason = rulesFor(method, site.kind, site.path).refuses?.(dimsOf(site), siteConfig);
     if (reason === undefined) sites.push({ entry, site, config: siteConfig });
     else skipped.push({ path: site.path, method: method.id, reason });
@@ -153,7 +153,7 @@ export function withSurveys(
     else if ('skip' in result) skipped.push({ path: site.path, method: method.id, reason: result.skip });
     else {
       const { facts, arrays = {} } = result;
-      sites.push({ ...planned, config: configureMethod(method, { ...planned.config, ...facts }), arrays });
+      sites.push({ ...planned, config: configure(method, { ...planned.config, ...facts }), arrays });
     }
   }
   for (const entry of plan.entries.keys())

@@ -9,14 +9,9 @@ import { z } from 'zod';
 import { planFold } from '../passes/fold.js';
 import { applyInsert } from '../passes/insert.js';
 import { planInsert, planModules } from '../passes/insert-plan.js';
+import { configure } from '../passes/methods/contract/configurable.js';
 import { isDerived } from '../passes/methods/contract/derived.js';
-import {
-  configureMethod,
-  type Method,
-  type ParamSpec,
-  rulesFor,
-  siteKindsOf,
-} from '../passes/methods/contract/method.js';
+import { type Method, type ParamSpec, rulesFor, siteKindsOf } from '../passes/methods/contract/method.js';
 import { METHODS } from '../passes/methods/registry.js';
 import { PRESETS } from '../passes/presets/registry.js';
 import type { SiteKind } from '../passes/sites/site.js';
@@ -209,7 +204,7 @@ function printed(method: Method, kind: SiteKind): string[] {
 }
 
 function tensors(method: Method, kind: SiteKind): string {
-  const config = configureMethod(method, {});
+  const config = configure(method, {});
   const dims = DIMS[kind];
   let specs: [string, ParamSpec][];
   try {

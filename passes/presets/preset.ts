@@ -1,7 +1,8 @@
 /** Presets: compositions of methods under a name of their own. */
 import type { z } from 'zod';
 import type { InsertEntry } from '../insert-entry.js';
-import type { Configurable, Paper } from '../methods/contract/method.js';
+import type { Configurable } from '../methods/contract/configurable.js';
+import type { Paper } from '../methods/contract/method.js';
 
 /** Several methods that belong together, with settings for all of them. */
 export interface Preset extends Configurable {

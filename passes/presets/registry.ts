@@ -2,7 +2,8 @@
 import { fail } from '../../src/errors.js';
 import { didYouMean } from '../../src/nearest.js';
 import type { EntryTargeting, InsertEntry, ResolvedEntry } from '../insert-entry.js';
-import { type Configurable, configureMethod, type Method } from '../methods/contract/method.js';
+import { type Configurable, configure } from '../methods/contract/configurable.js';
+import type { Method } from '../methods/contract/method.js';
 import houlsby from '../methods/houlsby.js';
 import pfeiffer from '../methods/pfeiffer.js';
 import { METHODS, resolveMethod } from '../methods/registry.js';
@@ -90,7 +91,7 @@ export function expandEntries(entries: readonly InsertEntry[], own: Own = {}): R
 }
 
 function partsOf(preset: Preset, { config, targeting = {} }: InsertEntry): InsertEntry[] {
-  const parts = preset.entries(configureMethod(preset, config ?? {}));
+  const parts = preset.entries(configure(preset, config ?? {}));
   const { targets, rankPattern, alphaPattern, ...restriction } = targeting;
   if (targets !== undefined || rankPattern !== undefined || alphaPattern !== undefined)
     fail('E_USAGE', {

@@ -12,9 +12,9 @@ import {
 } from '../adapter-record.js';
 import { lossById } from '../losses/index.js';
 import type { Method } from '../methods/contract/method.js';
-import { proceduresOf } from '../methods/contract/procedures.js';
 import { optimizerById } from '../optimizers/index.js';
 import { parseOptions } from '../options.js';
+import { proceduresOf } from '../procedures.js';
 import { describeBatch, describeGraphs, type GraphName, tensorOf } from './describe.js';
 import { emitEval } from './eval.js';
 import { emitUpdate, finishGrad, finishStep } from './finish.js';

@@ -1,7 +1,7 @@
 /** Runs what methods do between optimizer steps, and keeps what they remember. */
 import type { Method } from '../../passes/methods/contract/method.js';
 import type { ProcedureParam } from '../../passes/methods/contract/procedure.js';
-import { type PlannedProcedure, proceduresOf } from '../../passes/methods/contract/procedures.js';
+import { type PlannedProcedure, proceduresOf } from '../../passes/procedures.js';
 import type { TrainArtifacts } from '../artifacts.js';
 import { type HostTensor, numbersOf, tensorOfNumbers } from '../host-tensor.js';
 import type { ResidentParams } from './stepper.js';

@@ -1,7 +1,7 @@
 /** The trainer: data in, graphs driven, adapter out; resumable at every step. */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { proceduresOf } from '../../passes/methods/contract/procedures.js';
+import { proceduresOf } from '../../passes/procedures.js';
 import { fail } from '../../src/errors.js';
 import { loadArtifacts, type TrainArtifacts } from '../artifacts.js';
 import { Collator, checkDataset } from '../data/batch.js';

@@ -1,6 +1,6 @@
 /** The composition that a command line and a config file ask for: entries of `insert`, flags laid over the file's. */
 import type { EntryTargeting, InsertEntry } from '../../passes/insert-entry.js';
-import { settingsOf } from '../../passes/methods/contract/method.js';
+import { settingsOf } from '../../passes/methods/contract/configurable.js';
 import { configurableOf } from '../../passes/presets/registry.js';
 import { savedModules } from '../../passes/saved-modules.js';
 import { fail } from '../errors.js';

@@ -1,6 +1,7 @@
 /** Formulas of additive methods against finite differences: every tensor they bring and every value they read. */
 import { describe, expect, it } from 'vitest';
-import { type AnySiteRules, configureMethod, type ParamSpecs } from '../../passes/methods/contract/method.js';
+import { configure } from '../../passes/methods/contract/configurable.js';
+import type { AnySiteRules, ParamSpecs } from '../../passes/methods/contract/method.js';
 import { ACTIVATION_NAMES, activate } from '../../passes/methods/parts/activations.js';
 import { resolveMethod } from '../../passes/methods/registry.js';
 import type { SiteKind } from '../../passes/sites/site.js';
@@ -51,7 +52,7 @@ const CASES: readonly (readonly [string, keyof typeof SITES, Record<string, unkn
 
 function caseOf(id: string, kind: keyof typeof SITES, settings: Record<string, unknown>): GradientCase {
   const method = resolveMethod(id);
-  const config = configureMethod(method, settings);
+  const config = configure(method, settings);
   const rules = method.sites[kind as SiteKind] as AnySiteRules;
   const { dims, values } = SITES[kind];
   const specs: ParamSpecs = {

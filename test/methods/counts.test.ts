@@ -3,7 +3,8 @@ import { describe, expect, it } from 'vitest';
 import { countWeights } from '../../passes/insert.js';
 import type { InsertEntry } from '../../passes/insert-entry.js';
 import { type PlannedModule, planInsert, planModules } from '../../passes/insert-plan.js';
-import { configureMethod, type ParamSpecs, rulesFor } from '../../passes/methods/contract/method.js';
+import { configure } from '../../passes/methods/contract/configurable.js';
+import { type ParamSpecs, rulesFor } from '../../passes/methods/contract/method.js';
 import { dimsOf } from '../../passes/sites/kinds/index.js';
 import { BERT_BASE_PARAMETERS, bertBase } from '../helpers/bert-base.js';
 
@@ -136,7 +137,7 @@ type Rest = NonNullable<ReturnType<typeof rulesFor>['collapse']>;
 
 function collapsed({ sites, config, path, kind }: PlannedModule, rest: Rest): [string, ParamSpecs[string]][] {
   const dims = dimsOf(sites[0]!);
-  const settings = configureMethod(rest.method, rest.config(config, dims));
+  const settings = configure(rest.method, rest.config(config, dims));
   const own = rulesFor(rest.method, kind, path).params(dims, settings);
   return [
     ...Object.entries(own).map(([role, spec]): [string, ParamSpecs[string]] => [`${path}.${role}`, spec]),

@@ -4,7 +4,8 @@ import { describe, expect, it } from 'vitest';
 import { type AdapterRecord, allParams } from '../../passes/adapter-record.js';
 import { planFold } from '../../passes/fold.js';
 import { planInsert, planModules } from '../../passes/insert-plan.js';
-import { configureMethod, type Method } from '../../passes/methods/contract/method.js';
+import { configure } from '../../passes/methods/contract/configurable.js';
+import type { Method } from '../../passes/methods/contract/method.js';
 import dora from '../../passes/methods/dora.js';
 import loha from '../../passes/methods/loha.js';
 import lora from '../../passes/methods/lora.js';
@@ -84,7 +85,7 @@ function attached(
   const { x, y, w, b, ...params } = values;
   const [inDim, outDim] = (w!.type?.kind === 'tensor' ? w!.type.shape : []) as number[];
   const site = { path: 'dense', dtype, inDim, outDim, bias: true, role: undefined, x, y, w, b };
-  return method.sites.linear!.attach(op, site, params, configureMethod(method, config), {
+  return method.sites.linear!.attach(op, site, params, configure(method, config), {
     dropout,
     stopGradient: (value) => value,
   });

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { z } from 'zod';
 import { attachAdapter } from '../../passes/insert.js';
-import { settingsOf } from '../../passes/methods/contract/method.js';
+import { settingsOf } from '../../passes/methods/contract/configurable.js';
 import { definePreset, type Preset } from '../../passes/presets/preset.js';
 import { PRESETS } from '../../passes/presets/registry.js';
 import { emitStep } from '../../passes/targets/step.js';

@@ -1,8 +1,8 @@
 /** Procedures of the methods that a record names, with the parameters they concern. */
-import { type AdapterParam, type AdapterRecord, trainingMethod } from '../../adapter-record.js';
-import { resolveMethod } from '../registry.js';
-import type { Method } from './method.js';
-import type { Procedure } from './procedure.js';
+import { type AdapterParam, type AdapterRecord, trainingMethod } from './adapter-record.js';
+import type { Method } from './methods/contract/method.js';
+import type { Procedure } from './methods/contract/procedure.js';
+import { resolveMethod } from './methods/registry.js';
 
 export interface PlannedProcedure {
   /** Index of the entry in the record. */
