@@ -81,6 +81,7 @@ export default defineMethod({
       },
     },
   },
+  weighted: { by: 'parameters' },
   peft: {
     types: ['IA3'],
     tensors: { linear: { l: { key: 'ia3_l' } } },

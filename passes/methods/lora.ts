@@ -120,4 +120,11 @@ export default defineMethod({
     },
   },
   peft: loraFormat,
+  weighted: {
+    by: 'factors',
+    left: 'A',
+    right: 'B',
+    scale: (settings) => scaling(config.parse(settings)),
+    unscaled: (settings, rank) => ({ ...settings, rank, alpha: rank, rslora: false }),
+  },
 });

@@ -23,6 +23,7 @@ import { type AdapterFile, modelTensors, readAdapter } from '../adapter-file.js'
 import { digestAside } from '../digest-aside.js';
 import type { ReadPeftOptions } from '../peft/read.js';
 import { type VerifyOptions, type VerifyReport, verify } from '../verify.js';
+import { type WeightedOptions, weightedAdapter } from '../weighted/combine.js';
 import { refuseBaseFiles } from './base-files.js';
 import { FormulaEvaluator } from './evaluator.js';
 import type { Fidelity } from './fidelity.js';
@@ -34,8 +35,10 @@ export const FOLDED_METADATA_KEY = 'peft_compile.folded';
 
 export interface FoldOptions {
   readonly model: string | Model;
-  /** A file of ours, or a folder that Hugging Face PEFT saved. */
-  readonly adapter: string | AdapterFile;
+  /** A file of ours, or a folder that Hugging Face PEFT saved. Several are made one: see `combine`. */
+  readonly adapter: string | AdapterFile | readonly (string | AdapterFile)[];
+  /** How several adapters are made one; default: their sum. */
+  readonly combine?: Omit<WeightedOptions, 'methods'>;
   /** Which module of such a folder is which of the model, where names do not say. */
   readonly peft?: Pick<ReadPeftOptions, 'map' | 'baseWeights'>;
   /** Path of the merged model; absent for a dry run. */
@@ -94,10 +97,7 @@ interface FoldRecord {
  */
 export async function fold(options: FoldOptions): Promise<FoldReport> {
   const base = typeof options.model === 'string' ? readModel(options.model) : options.model;
-  const adapter =
-    typeof options.adapter === 'string'
-      ? await readAdapter(options.adapter, foreign(base, options))
-      : options.adapter;
+  const adapter = await oneAdapter(base, options);
   if (options.out !== undefined) refuseBaseFiles(base, writtenFiles(options.out, options.write));
   const history = foldHistory(base);
   const digest = digestAside(base);
@@ -170,6 +170,20 @@ async function foldChecked(
   };
 }
 
+/** The adapter, or all of them as one. */
+async function oneAdapter(base: Model, options: FoldOptions): Promise<AdapterFile> {
+  const given = [options.adapter].flat() as (string | AdapterFile)[];
+  const adapters: AdapterFile[] = [];
+  for (const one of given)
+    adapters.push(typeof one === 'string' ? await readAdapter(one, foreign(base, options)) : one);
+  const [first] = adapters;
+  if (first !== undefined && adapters.length === 1 && options.combine?.weights === undefined) return first;
+  return weightedAdapter(adapters, {
+    ...options.combine,
+    ...(options.methods === undefined ? {} : { methods: options.methods }),
+  });
+}
+
 /** How a folder of PEFT is read. */
 function foreign(base: Model, { methods, paths, peft }: FoldOptions): ReadPeftOptions {
   return {
@@ -240,14 +254,14 @@ function checkPlan({ tasks, impossible }: FoldPlan, keep: boolean): void {
   if (tasks.length === 0)
     fail('E_UNSUPPORTED', {
       message: `Nothing of this adapter folds: ${first === undefined ? 'it names no module' : `${first.method} does not, because ${first.reason}`}`,
-      remedy: 'Deploy the adapted model instead: peft-compile emit --target adapted',
+      remedy: 'Serve it beside its base instead: peft-compile emit <base> --target adapted --adapter <file>',
     });
   if (first !== undefined && !keep)
     fail('E_UNSUPPORTED', {
       message: `${impossible.length} of the adapter's modules do not fold: ${first.method} does not, because ${first.reason}`,
       where: first.path,
       remedy:
-        'Pass --keep to fold the others and leave these in the graph, or deploy the adapted model: peft-compile emit --target adapted',
+        'Pass --keep to fold the others and leave these in the graph, or serve all of it beside the base: peft-compile emit <base> --target adapted --adapter <file>',
     });
 }
 

@@ -2,16 +2,22 @@ import { Command } from 'commander';
 import { SHARED_POLICIES, type SharedPolicy } from '../../passes/fold.js';
 import { type FoldReport, fold } from '../../runtime/fold/fold.js';
 import { readModuleMap } from '../../runtime/peft/map-file.js';
+import { COMBINATIONS } from '../../runtime/weighted/combinations.js';
 import { EXIT } from '../errors.js';
 import { choice } from './choice.js';
 import pc from './colour.js';
 import { loadUserConfig } from './config.js';
 import { addConfigOptions } from './config-option.js';
+import { integer, number, numbers } from './options.js';
 import { formatPercent, print, printJson, warn } from './output.js';
 import { table } from './table.js';
 
 interface FoldFlags {
-  readonly adapter: string;
+  readonly adapter: readonly string[];
+  readonly weights?: readonly number[];
+  readonly combine?: string;
+  readonly density?: number;
+  readonly combineRank?: number;
   readonly out?: string;
   readonly verify?: boolean;
   readonly dryRun?: boolean;
@@ -36,7 +42,8 @@ export function foldCommand(): Command {
     .argument('<model>', 'base ONNX model')
     .requiredOption(
       '-a, --adapter <file>',
-      'adapter.safetensors of a training run, or a folder that Hugging Face PEFT saved',
+      'adapter.safetensors of a training run, or a folder that Hugging Face PEFT saved; repeatable',
+      (path: string, previous: readonly string[] = []) => [...previous, path],
     )
     .option('-o, --out <file>', 'where the merged model goes')
     .option('--verify', 'run the unfolded and the merged model on the same inputs and compare')
@@ -62,6 +69,16 @@ export function foldCommand(): Command {
       ).default('keep'),
     )
     .option('--keep', 'fold what folds and leave the rest of the adapter in the graph')
+    .option('--weights <numbers...>', 'one weight per adapter, for several (default: 1 each)', numbers)
+    .addOption(
+      choice(
+        '--combine <type>',
+        'how several adapters are made one, as in PEFT; cat is the exact sum (default: cat)',
+        Object.keys(COMBINATIONS),
+      ),
+    )
+    .option('--density <share>', 'share of the entries that ties, dare and magnitude_prune keep', number)
+    .option('--combine-rank <r>', 'rank that svd combinations keep', integer)
     .option('--map <file>', 'JSON: module in the PEFT folder to module of the model, where names differ')
     .option(
       '--base-weights <file>',
@@ -78,7 +95,8 @@ export function foldCommand(): Command {
 Examples:
   peft-compile fold bert.onnx --adapter run/adapter.safetensors --dry-run
   peft-compile fold bert.onnx --adapter run/adapter.safetensors --verify -o merged.onnx
-  peft-compile fold llama.onnx --adapter my-peft-adapter/ --verify -o merged.onnx`,
+  peft-compile fold llama.onnx --adapter my-peft-adapter/ --verify -o merged.onnx
+  peft-compile fold llama.onnx --adapter first/ --adapter second/ --weights 0.7 0.3 -o merged.onnx`,
     )
     .action(run);
 }
@@ -99,6 +117,12 @@ async function run(path: string, flags: FoldFlags, command: Command): Promise<vo
     force: flags.force ?? false,
     write: { externalData: flags.externalData },
     methods: user.methods,
+    combine: {
+      ...(flags.weights === undefined ? {} : { weights: flags.weights }),
+      ...(flags.combine === undefined ? {} : { combination: flags.combine }),
+      ...(flags.density === undefined ? {} : { density: flags.density }),
+      ...(flags.combineRank === undefined ? {} : { rank: flags.combineRank }),
+    },
     peft: {
       ...(flags.map === undefined ? {} : { map: readModuleMap(flags.map) }),
       ...(flags.baseWeights === undefined ? {} : { baseWeights: flags.baseWeights }),

@@ -76,3 +76,8 @@ function jsonOrText(text: string): unknown {
 export function words(text: string, previous: readonly string[] = []): string[] {
   return [...previous, ...text.split(',').map((word) => word.trim())];
 }
+
+/** Collects numbers, of a list or of a repeated option. */
+export function numbers(text: string, previous: readonly number[] = []): number[] {
+  return [...previous, ...text.split(',').map(number)];
+}

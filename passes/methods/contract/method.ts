@@ -15,6 +15,7 @@ import type { PeftFormat } from '../contract/peft-format.js';
 import type { DerivedInit } from './derived.js';
 import type { Procedure } from './procedure.js';
 import type { Survey } from './survey.js';
+import type { Weighted } from './weighted.js';
 
 /** A tensor the method brings. */
 export interface ParamSpec {
@@ -182,6 +183,8 @@ export interface Method {
   readonly otherwise?: string;
   /** How Hugging Face PEFT stores it, where PEFT has it. */
   readonly peft?: PeftFormat;
+  /** How adapters of the method make one, by weight; absent where they do not. */
+  readonly weighted?: Weighted;
 }
 
 /** Parameter names by kind of site, one type parameter each, so that all are inferred: L inear, E mbedding, … */
@@ -220,6 +223,7 @@ export interface MethodDefinition<
   readonly internal?: string;
   readonly otherwise?: string;
   readonly peft?: PeftFormat;
+  readonly weighted?: Weighted;
 }
 
 /**
