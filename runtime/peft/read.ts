@@ -125,7 +125,10 @@ class Reader {
       ...(options.map === undefined ? {} : { map: options.map }),
       ...(evidence === undefined ? {} : { evidence }),
     });
-    return [...found].flatMap(([module, site]) =>
+    // In model order, whatever that of the file is.
+    const order = new Map(this.#sites.map((site, index) => [site, index]));
+    const inOrder = [...found].sort(([, a], [, b]) => (order.get(a) ?? 0) - (order.get(b) ?? 0));
+    return inOrder.flatMap(([module, site]) =>
       [site, ...this.#tied(module, site)].map((one) => ({
         module,
         site: one,
