@@ -6,6 +6,7 @@ import hra from './hra.js';
 import miss from './miss.js';
 import oft from './oft.js';
 import randlora from './randlora.js';
+import residualLora from './residual-lora.js';
 import road from './road.js';
 import shira from './shira.js';
 import trainableTokens from './trainable-tokens.js';
@@ -14,6 +15,7 @@ import vbLoraCompact from './vb-lora-compact.js';
 export const FILE_METHODS: readonly Method[] = [
   vbLoraCompact,
   trainableTokens,
+  residualLora,
   oft,
   boft,
   hra,

@@ -14,6 +14,7 @@ import {
   planModules,
 } from '../../passes/insert-plan.js';
 import { configure } from '../../passes/methods/contract/configurable.js';
+import { isDerived } from '../../passes/methods/contract/derived.js';
 import { hasSayInTraining, type Method } from '../../passes/methods/contract/method.js';
 import type { PeftConfig } from '../../passes/methods/contract/peft-format.js';
 import { findSites } from '../../passes/sites/index.js';
@@ -25,6 +26,7 @@ import { fail } from '../../src/errors.js';
 import type { Model } from '../../src/model.js';
 import type { Tensor } from '../../src/tensor.js';
 import type { AdapterFile } from '../adapter-file.js';
+import { deriveValues } from '../derive/derive.js';
 import { accompanying, type FormattedMethod, methodOf } from './formats.js';
 import { type SortedKeys, type StoredModule, sortKeys } from './keys.js';
 import { peftShape, toOurs } from './layout.js';
@@ -89,6 +91,7 @@ class Reader {
     const plan = this.#plan(matched, whole?.plan);
     const tensors = new Map<string, Tensor>();
     const modules = planModules(plan);
+    const computed = await this.#computed(plan, modules);
     const bySite = new Map(
       matched.map((one) => [`${one.module.owner.method.id} ${one.site.kind} ${modulePath(one.site)}`, one]),
     );
@@ -96,7 +99,7 @@ class Reader {
       const method = methodAt(plan, module.entry);
       if (whole !== undefined && method === owner.method) continue;
       const found = bySite.get(`${method.id} ${module.kind} ${module.path}`) as Matched;
-      await this.#fill(tensors, module, found);
+      await this.#fill(tensors, module, found, computed);
     }
     if (whole !== undefined)
       for (const [key, tensor] of await wholeTensors(
@@ -207,11 +210,26 @@ class Reader {
     };
   }
 
+  /** Values that PEFT does not store, and computes from the base's weights again. */
+  async #computed(plan: InsertPlan, modules: readonly PlannedModule[]): Promise<ReadonlyMap<string, Tensor>> {
+    const entries = new Set(
+      modules.flatMap(({ entry, kind, params }) => {
+        const { peft } = methodAt(plan, entry);
+        const roles = peft?.tensors[kind] ?? {};
+        const missing = params.some(({ role, spec }) => isDerived(spec.init) && roles[role] === undefined);
+        return missing && peft?.whole === undefined ? [entry] : [];
+      }),
+    );
+    if (entries.size === 0) return new Map();
+    return deriveValues({ ...plan, sites: plan.sites.filter(({ entry }) => entries.has(entry)) }, 0);
+  }
+
   /** The tensors of a module under our keys. */
   async #fill(
     tensors: Map<string, Tensor>,
     planned: PlannedModule,
     { module, site }: Matched,
+    computed: ReadonlyMap<string, Tensor>,
   ): Promise<void> {
     const { format } = module.owner;
     const { folder } = this;
@@ -219,6 +237,11 @@ class Reader {
     const outFirst = folder.config.fan_in_fan_out !== true;
     for (const { role, key, spec, dtype } of planned.params) {
       const own = format.tensors[site.kind]?.[role];
+      const value = own === undefined ? computed.get(key) : undefined;
+      if (value !== undefined) {
+        tensors.set(key, value);
+        continue;
+      }
       const wanted = own ?? format.shared?.[role];
       const tensor =
         wanted === undefined

@@ -144,7 +144,7 @@ async function addModule(
   { conv1d = false }: WritePeftOptions,
   prefix = 'base_model.model.',
 ): Promise<void> {
-  for (const [role, { key }] of Object.entries(site.params)) {
+  for (const [role, { key, trainable }] of Object.entries(site.params)) {
     const tensor = tensorOf(adapter, key);
     const own = format.tensors[site.kind as keyof typeof format.tensors]?.[role];
     const shared = format.shared?.[role];
@@ -152,7 +152,8 @@ async function addModule(
       tensors.set(`${prefix}${path}.${wrapper}${own.key}`, await toPeft(tensor, own, !conv1d));
     else if (shared !== undefined)
       tensors.set(`base_model.${shared.key}`, await toPeft(tensor, shared, true));
-    else fail('E_UNSUPPORTED', { message: `PEFT has no place for '${role}'`, where: path });
+    // What is computed from the base again is not stored.
+    else if (trainable) fail('E_UNSUPPORTED', { message: `PEFT has no place for '${role}'`, where: path });
   }
 }
 

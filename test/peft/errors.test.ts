@@ -134,6 +134,8 @@ describe('a folder', () => {
   });
 
   it.each([
+    [{ init_lora_weights: 'pissa_niter_4' }, 'path_initial_model_for_weight_conversion'],
+    [{ init_lora_weights: 'pissa', use_dora: true }, 'path_initial_model_for_weight_conversion'],
     [{ init_lora_weights: 'loftq' }, 'path_initial_model_for_weight_conversion'],
     [{ alora_invocation_tokens: [1, 2] }, 'aLoRA'],
     [{ use_qalora: true }, 'QALoRA'],

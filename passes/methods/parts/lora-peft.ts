@@ -18,6 +18,11 @@ const VARIANTS: Readonly<Record<string, string>> = {
 /** Initialisations that subtract what A and B start as from the base. */
 const RESIDUAL = /^(pissa|olora|corda|lora_ga|loftq)/;
 
+/** Of these the subtracted part can be computed again from the base. */
+function startOf({ init_lora_weights: init, use_dora }: PeftConfig): 'pissa' | 'olora' | undefined {
+  return use_dora !== true && (init === 'pissa' || init === 'olora') ? init : undefined;
+}
+
 export function refusesLora(config: PeftConfig): string | undefined {
   const init = config.init_lora_weights;
   if (typeof init === 'string' && RESIDUAL.test(init))
@@ -53,7 +58,7 @@ const patterns = { r: 'rank_pattern', lora_alpha: 'alpha_pattern' } as const;
 
 export const loraFormat: PeftFormat = {
   types: ['LORA'],
-  when: (config) => config.use_dora !== true,
+  when: (config) => config.use_dora !== true && startOf(config) === undefined,
   refuses: refusesLora,
   tensors: {
     linear: { ...linear, bias: { key: 'base_layer.bias' }, shift: { key: 'lora_B.bias' } },
@@ -86,4 +91,17 @@ export const doraFormat: PeftFormat = {
   patterns,
   settings: (config) => rank(config),
   config: (settings) => ({ ...fields(settings), use_dora: true }),
+};
+
+export const residualFormat: PeftFormat = {
+  types: ['LORA'],
+  when: (config) => startOf(config) !== undefined,
+  refuses: (config) =>
+    config.fan_in_fan_out === true && startOf(config) === 'olora'
+      ? `OLoRA decomposes the stored matrix, which is another one in Conv1D modules; ${IN_PYTHON}`
+      : refusedFields(config, VARIANTS),
+  tensors: { linear },
+  patterns,
+  settings: (config) => ({ ...rank(config), start: startOf(config) }),
+  config: (settings) => ({ ...fields(settings), init_lora_weights: settings.start }),
 };

@@ -1,0 +1,98 @@
+import { z } from 'zod';
+import { uniform, zeros } from '../../src/initializer.js';
+import { derived, type HostArray } from './contract/derived.js';
+import { defineMethod } from './contract/method.js';
+import { once } from './parts/linear-algebra/once.js';
+import { truncatedSvd } from './parts/linear-algebra/truncated-svd.js';
+import { residualFormat } from './parts/lora-peft.js';
+import { branchDropout, rankAndAlpha, rslora, scaling } from './parts/low-rank.js';
+import { ofFiles } from './parts/on-weights.js';
+import { leadingRows } from './parts/orthonormal.js';
+
+const config = z.strictObject({
+  ...rankAndAlpha,
+  rslora,
+  dropout: branchDropout,
+  start: z
+    .enum(['pissa', 'olora'])
+    .default('pissa')
+    .describe(
+      'What A and B started as, and the base lost: leading singular triplets, or rows of a QR decomposition',
+    ),
+});
+type Start = z.output<typeof config>['start'];
+
+/** What the base lost as a product of [in, r] and [r, out]. */
+interface Lost {
+  readonly left: Float64Array;
+  readonly right: Float64Array;
+}
+
+const LOST: Readonly<Record<Start, (w: HostArray, rank: number) => Lost>> = {
+  pissa: (w, rank) => {
+    const { left, values, right } = truncatedSvd(w, rank);
+    return { left: left.map((entry, i) => entry * (values[i % rank] as number)), right };
+  },
+  olora: leadingRows,
+};
+
+/** Both factors of a module come from one decomposition. */
+const decompositions = {
+  pissa: once(LOST.pissa),
+  olora: once(LOST.olora),
+};
+
+function lost(start: Start, rank: number, side: keyof Lost): ReturnType<typeof derived> {
+  return derived(
+    (_op, { w }) => w,
+    (w) => decompositions[start](w, rank)[side],
+  );
+}
+
+/**
+ * LoRA over the residual of its base: A and B started as a part of W that was taken out of it,
+ * `W' = (W − A₀ B₀) + s·A B`. PiSSA: A₀ B₀ are the leading r singular triplets of W. OLoRA: with `Wᵀ = Q R`,
+ * `s·A₀ B₀ = s·(Q_r R_r)ᵀ`. A₀ and B₀ are computed from the base again, as PEFT does.
+ */
+export default defineMethod({
+  id: 'residual-lora',
+  summary: 'LoRA whose factors started as a part of the weight',
+  paper: {
+    title: 'PiSSA: Principal Singular Values and Singular Vectors Adaptation of Large Language Models',
+    arxiv: '2404.02948',
+  },
+  config,
+  internal: ofFiles('LORA with init_lora_weights pissa or olora'),
+  startsAsBase: false,
+  sites: {
+    linear: {
+      params: ({ inDim, outDim }, { rank, start }) => ({
+        A: { shape: [inDim, rank], init: uniform(1 / Math.sqrt(inDim)), key: 'lora_A' },
+        B: { shape: [rank, outDim], init: zeros, key: 'lora_B' },
+        left: { shape: [inDim, rank], init: lost(start, rank, 'left'), trainable: false, key: 'residual_A' },
+        right: {
+          shape: [rank, outDim],
+          init: lost(start, rank, 'right'),
+          trainable: false,
+          key: 'residual_B',
+        },
+      }),
+      attach: (op, { x, y }, { A, B, left, right }, settings, { dropout }) => {
+        const branch = op.MatMul(op.Mul(op.MatMul(dropout(x, settings.dropout), A), scaling(settings)), B);
+        return {
+          y: op.Add(y, op.Sub(branch, op.MatMul(op.Mul(op.MatMul(x, left), taken(settings)), right))),
+        };
+      },
+      fold: (op, { w }, { A, B, left, right }, settings) => {
+        const update = op.Mul(op.MatMul(A, B), scaling(settings));
+        return { w: op.Add(w, op.Sub(update, op.Mul(op.MatMul(left, right), taken(settings)))) };
+      },
+    },
+  },
+  peft: residualFormat,
+});
+
+/** PiSSA divides its factors by s; OLoRA does not. */
+function taken(settings: z.output<typeof config>): number {
+  return settings.start === 'pissa' ? 1 : scaling(settings);
+}
