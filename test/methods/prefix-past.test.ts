@@ -27,7 +27,7 @@ test.skipIf(path === undefined)('a prefix is a past that every sequence has', as
   const prefixes: { keys: Float64Array; values: Float64Array }[] = [];
   for (const { kind, params } of record.sites) {
     if (kind !== 'attention') continue;
-    const entry = { keys: new Float64Array(), values: new Float64Array() };
+    const entry: (typeof prefixes)[number] = { keys: new Float64Array(), values: new Float64Array() };
     for (const role of ['keys', 'values'] as const) {
       const param = params[role];
       if (param === undefined) throw new Error(`no ${role}`);
