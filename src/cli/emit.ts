@@ -3,6 +3,7 @@ import { LOSSES } from '../../passes/losses/index.js';
 import { emitAdapted } from '../../passes/targets/adapted.js';
 import { emitStep } from '../../passes/targets/step.js';
 import { MANIFEST_FILE, writeArtifacts } from '../../runtime/artifacts.js';
+import { attach } from '../../runtime/library/attach.js';
 import { fail } from '../errors.js';
 import { readModel, writeModel } from '../onnx/index.js';
 import { choice } from './choice.js';
@@ -13,6 +14,8 @@ import { addStepOptions, type StepFlags, stepOptions } from './step-options.js';
 interface EmitFlags extends StepFlags {
   readonly target: 'step' | 'adapted';
   readonly adapterIo: 'weights' | 'inputs';
+  readonly adapter?: string;
+  readonly anyBase?: boolean;
   readonly out: string;
   readonly force?: boolean;
   readonly json?: boolean;
@@ -25,9 +28,10 @@ export function emitCommand(): Command {
       `Emit graphs from an adapted model.
   step     forward, backward, clipping and optimizer in standard ONNX ops: tensors in, tensors out, for any ONNX Runtime.
            The folder holds the graphs, ${MANIFEST_FILE} (what to feed and what comes back) and the first parameters.
-  adapted  the inference graph with the adapter beside the base weights.`,
+  adapted  the inference graph with the adapter beside the base weights: as it was inserted, or trained, for which
+           the base model and --adapter are given.`,
     )
-    .argument('<adapted>', 'model that peft-compile insert wrote')
+    .argument('<model>', 'model that peft-compile insert wrote; the base model with --adapter')
     .requiredOption('-o, --out <path>', 'folder (step) or file (adapted)')
     .addOption(choice('--target <id>', 'what to emit', ['step', 'adapted']).default('step'))
     .addOption(
@@ -37,6 +41,8 @@ export function emitCommand(): Command {
         ['weights', 'inputs'],
       ).default('weights'),
     )
+    .option('-a, --adapter <file>', 'adapted target: the trained adapter to put into the base model')
+    .option('--any-base', 'take an adapter that was trained on other weights')
     .option('--force', 'overwrite the output')
     .option('--quiet', 'no report, only errors and warnings')
     .option('--json', 'print a JSON report');
@@ -47,6 +53,7 @@ export function emitCommand(): Command {
 Examples:
   peft-compile emit adapted.onnx --loss causal-lm --clip 1 -o step/
   peft-compile emit adapted.onnx --loss classification --accumulation 4 -o step/
+  peft-compile emit base.onnx --target adapted --adapter run/adapter.safetensors -o serving.onnx
   peft-compile emit adapted.onnx --target adapted --adapter-io inputs -o serving.onnx`,
     )
     .action(run);
@@ -55,12 +62,20 @@ Examples:
 async function run(path: string, flags: EmitFlags): Promise<void> {
   const model = readModel(path);
   const force = flags.force ?? false;
+  const { methods } = await loadUserConfig(flags.config);
   if (flags.target === 'adapted') {
+    if (flags.adapter !== undefined)
+      await attach(model, flags.adapter, { methods, anyBase: flags.anyBase ?? false });
     await writeModel(emitAdapted(model, { adapterIo: flags.adapterIo }), flags.out, { force });
     if (flags.json === true) printJson({ target: flags.target, files: [flags.out] });
     else print(`written to ${flags.out}`);
     return;
   }
+  if (flags.adapter !== undefined)
+    return fail('E_USAGE', {
+      message: '--adapter goes with --target adapted',
+      remedy: 'Training graphs start from the model that peft-compile insert wrote',
+    });
   const { loss } = flags;
   if (loss === undefined)
     return fail('E_USAGE', {
@@ -68,7 +83,6 @@ async function run(path: string, flags: EmitFlags): Promise<void> {
       where: path,
       remedy: `One of ${[...LOSSES.keys()].join(', ')}`,
     });
-  const { methods } = await loadUserConfig(flags.config);
   const emitted = emitStep(model, stepOptions({ ...flags, loss }, methods));
   const files = await writeArtifacts(flags.out, emitted, model, { force });
   const { manifest, ...graphs } = emitted;

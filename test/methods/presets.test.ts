@@ -11,6 +11,7 @@ import { PRESETS } from '../../passes/presets/registry.js';
 import { emitStep } from '../../passes/targets/step.js';
 import { modelTensors } from '../../runtime/adapter-file.js';
 import { fold } from '../../runtime/fold/fold.js';
+import { attach } from '../../runtime/library/attach.js';
 import { insert } from '../../runtime/library/insert.js';
 import { verify } from '../../runtime/verify.js';
 import type { Model } from '../../src/model.js';
@@ -145,6 +146,16 @@ describe('presets', () => {
     await expect(fold({ model: bert(), adapter, out: join(folder, 'x.onnx') })).rejects.toMatchObject({
       code: 'E_UNSUPPORTED',
       message: expect.stringContaining('emit --target adapted'),
+      remedy: expect.stringContaining('--adapter'),
     });
+    const served = bert();
+    await attach(served, adapter);
+    const same = bert();
+    attachAdapter(same, record, adapter.tensors);
+    expect((await verify(same, served)).pass).toBe(true);
+    expect((await verify(bert(), served)).pass).toBe(false);
+    await expect(attach(served, adapter)).rejects.toMatchObject({ code: 'E_UNSUPPORTED' });
+    const other = { ...adapter, record: { ...record, base: 'sha256:0' } };
+    await expect(attach(bert(), other)).rejects.toMatchObject({ code: 'E_INVALID_DATA' });
   });
 });
