@@ -130,13 +130,15 @@ export function applyInsert(
     sites: [...sites],
     ...(formulas === undefined ? {} : { formulas }),
   };
+  // Counted before methods that read the base's numbers become readers of their own.
+  const shared = sharedWeights(plan.sites.map(({ site }) => site));
   runPasses(model, [placePass(`insert ${methodsOf(record)}`, placements)], run);
   writeAdapterRecord(model, record);
   return {
     record,
     trainable: countElements(trainableParams(record)),
     base,
-    shared: sharedWeights(plan.sites.map(({ site }) => site)),
+    shared,
     skipped: plan.skipped,
   };
 }
