@@ -45,3 +45,19 @@ export function graphsOf(attribute: Attribute): readonly Graph[] {
   if (attribute.type === 'graphs') return attribute.value;
   return [];
 }
+
+/** The tensors an attribute holds; of a sparse one, its values and indices. */
+export function tensorsOf(attribute: Attribute): readonly Tensor[] {
+  switch (attribute.type) {
+    case 'tensor':
+      return [attribute.value];
+    case 'tensors':
+      return attribute.value;
+    case 'sparse':
+      return [attribute.value.values, attribute.value.indices];
+    case 'sparses':
+      return attribute.value.flatMap(({ values, indices }) => [values, indices]);
+    default:
+      return [];
+  }
+}

@@ -158,6 +158,7 @@ export type {
 export { METHODS as methods } from '../passes/methods/registry.js';
 export { definePreset, type Preset, type PresetDefinition } from '../passes/presets/preset.js';
 export { PRESETS as presets } from '../passes/presets/registry.js';
+export { savedModules } from '../passes/saved-modules.js';
 export type {
   AttentionDims,
   Dims,

@@ -104,6 +104,7 @@ describe('the package', () => {
         "redirectUses",
         "runPasses",
         "save",
+        "savedModules",
         "siteKindsOf",
         "sortTopologically",
         "symbolicIntsOf",

@@ -1,12 +1,6 @@
 import { z } from 'zod';
 import { defineMethod } from './contract/method.js';
-import {
-  bottleneck,
-  bottleneckParams,
-  bottleneckSettings,
-  NO_BLOCKS,
-  NON_LINEAR,
-} from './parts/bottleneck.js';
+import { bottleneckRules, bottleneckSettings, NO_BLOCKS } from './parts/bottleneck.js';
 
 /**
  * Houlsby adapters. A bottleneck behind attention and behind the feed-forward block, before the residual sum:
@@ -19,15 +13,7 @@ export default defineMethod({
   summary: 'Bottleneck adapters behind attention and feed-forward blocks',
   paper: { title: 'Parameter-Efficient Transfer Learning for NLP', arxiv: '1902.00751' },
   config: z.strictObject(bottleneckSettings({ reduction: 16, activation: 'gelu', scaling: 1 })),
-  sites: {
-    sublayer: {
-      params: ({ dim }, config) => bottleneckParams(dim, config),
-      attach: (op, { z, path }, params, config, context) => ({
-        z: op.Add(z, bottleneck(op, z, params, config, context, path)),
-      }),
-      fold: NON_LINEAR,
-    },
-  },
+  sites: { sublayer: bottleneckRules((_op, { z }) => z) },
   defaultTargets: 'all',
   otherwise: NO_BLOCKS,
 });

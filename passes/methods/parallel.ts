@@ -1,12 +1,6 @@
 import { z } from 'zod';
 import { defineMethod } from './contract/method.js';
-import {
-  bottleneck,
-  bottleneckParams,
-  bottleneckSettings,
-  NO_BLOCKS,
-  NON_LINEAR,
-} from './parts/bottleneck.js';
+import { bottleneckRules, bottleneckSettings, NO_BLOCKS } from './parts/bottleneck.js';
 
 /**
  * Parallel adapters, scaled or not. A bottleneck beside the feed-forward block: `z' = z + s·(f(x Wd + bd) Wu + bu)`, with
@@ -19,15 +13,7 @@ export default defineMethod({
   summary: 'Scaled bottleneck adapters beside the feed-forward block',
   paper: { title: 'Towards a Unified View of Parameter-Efficient Transfer Learning', arxiv: '2110.04366' },
   config: z.strictObject(bottleneckSettings({ reduction: 2, activation: 'relu', scaling: 4 })),
-  sites: {
-    sublayer: {
-      params: ({ dim }, config) => bottleneckParams(dim, config),
-      attach: (op, { x, z, path }, params, config, context) => ({
-        z: op.Add(z, bottleneck(op, x, params, config, context, path)),
-      }),
-      fold: NON_LINEAR,
-    },
-  },
+  sites: { sublayer: bottleneckRules((_op, { x }) => x) },
   defaultTargets: 'role:feed-forward',
   otherwise: NO_BLOCKS,
 });

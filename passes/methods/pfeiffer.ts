@@ -1,12 +1,6 @@
 import { z } from 'zod';
 import { defineMethod } from './contract/method.js';
-import {
-  bottleneck,
-  bottleneckParams,
-  bottleneckSettings,
-  NO_BLOCKS,
-  NON_LINEAR,
-} from './parts/bottleneck.js';
+import { bottleneckRules, bottleneckSettings, NO_BLOCKS } from './parts/bottleneck.js';
 
 /**
  * Pfeiffer adapters. One bottleneck per layer, behind the feed-forward block: `z' = z + s·(f(u Wd + bd) Wu + bu)`, with
@@ -22,16 +16,7 @@ export default defineMethod({
     arxiv: '2005.00247',
   },
   config: z.strictObject(bottleneckSettings({ reduction: 16, activation: 'relu', scaling: 1 })),
-  sites: {
-    sublayer: {
-      params: ({ dim }, config) => bottleneckParams(dim, config),
-      attach: (op, { z, residual, normalize, path }, params, config, context) => {
-        const u = normalize(op.Add(z, residual));
-        return { z: op.Add(z, bottleneck(op, u, params, config, context, path)) };
-      },
-      fold: NON_LINEAR,
-    },
-  },
+  sites: { sublayer: bottleneckRules((op, { z, residual, normalize }) => normalize(op.Add(z, residual))) },
   defaultTargets: 'role:feed-forward',
   otherwise: NO_BLOCKS,
 });

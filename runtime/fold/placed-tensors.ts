@@ -1,6 +1,6 @@
 /** Every tensor of a model with a description of its place, in an order that depends on the structure alone. */
 import { payloadOf } from '../../passes/sites/index.js';
-import type { Attribute } from '../../src/attribute.js';
+import { tensorsOf } from '../../src/attribute.js';
 import { type Graph, type Value, walkGraphs } from '../../src/graph.js';
 import type { Model } from '../../src/model.js';
 import type { Tensor } from '../../src/tensor.js';
@@ -18,7 +18,7 @@ export function* placedTensors(model: Model): Generator<PlacedTensor, undefined>
   yield* tensorsOfGraph(model.graph);
   for (const { domain, name, graph, attributeDefaults } of model.functions) {
     for (const [key, attribute] of attributeDefaults ?? [])
-      for (const tensor of tensorsOfAttribute(attribute))
+      for (const tensor of tensorsOf(attribute))
         yield { place: `default '${key}' of function '${domain}.${name}'`, tensor };
     yield* tensorsOfGraph(graph);
   }
@@ -34,27 +34,12 @@ function* tensorsOfGraph(root: Graph): Generator<PlacedTensor> {
       const output = node.outputs[0];
       const constant = output !== null && output !== undefined ? payloadOf(output) : undefined;
       for (const [key, attribute] of node.attributes)
-        for (const tensor of tensorsOfAttribute(attribute))
+        for (const tensor of tensorsOf(attribute))
           yield {
             place: `attribute '${key}' of ${node.label}`,
             tensor,
             ...(tensor === constant && output ? { of: output } : {}),
           };
     }
-  }
-}
-
-function tensorsOfAttribute(attribute: Attribute): readonly Tensor[] {
-  switch (attribute.type) {
-    case 'tensor':
-      return [attribute.value];
-    case 'tensors':
-      return attribute.value;
-    case 'sparse':
-      return [attribute.value.values, attribute.value.indices];
-    case 'sparses':
-      return attribute.value.flatMap(({ values, indices }) => [values, indices]);
-    default:
-      return [];
   }
 }

@@ -1,5 +1,5 @@
 /** Payloads of initializers and tensor attributes: as long as dtype and dims call for, and of the declared type. */
-import type { Attribute } from '../attribute.js';
+import { tensorsOf } from '../attribute.js';
 import { type Graph, walkGraphs } from '../graph.js';
 import { elementsOf, expectedBytes, type Tensor } from '../tensor.js';
 import { formatType, tensorType } from '../types.js';
@@ -47,19 +47,4 @@ function lengthProblem(tensor: Tensor): string | undefined {
   return byteLength === expected
     ? undefined
     : `${type} takes ${expected} bytes, the payload has ${byteLength}`;
-}
-
-function tensorsOf(attribute: Attribute): readonly Tensor[] {
-  switch (attribute.type) {
-    case 'tensor':
-      return [attribute.value];
-    case 'tensors':
-      return attribute.value;
-    case 'sparse':
-      return [attribute.value.values, attribute.value.indices];
-    case 'sparses':
-      return attribute.value.flatMap((sparse) => [sparse.values, sparse.indices]);
-    default:
-      return [];
-  }
 }

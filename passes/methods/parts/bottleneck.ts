@@ -3,7 +3,8 @@ import { z } from 'zod';
 import type { Value } from '../../../src/graph.js';
 import { type Initializer, normal, ones, zeros } from '../../../src/initializer.js';
 import type { Ops } from '../../../src/ops/ops.generated.js';
-import type { AttachContext, Impossible, ParamSpecs, ParamValues } from '../contract/method.js';
+import type { SiteViews } from '../../sites/views.js';
+import type { AttachContext, Impossible, ParamSpecs, ParamValues, SiteRules } from '../contract/method.js';
 import { ACTIVATION_NAMES, type ActivationName, activate } from './activations.js';
 import { type GateRole, gateOf, gateParams } from './gate.js';
 import { linearDefault, truncatedNormal } from './initializers.js';
@@ -89,7 +90,7 @@ export function bottleneckSize(dim: number, { size, reduction }: SizeSettings): 
 
 type Role = 'down' | 'downBias' | 'up' | 'upBias' | 'scale' | GateRole;
 
-export function bottleneckParams(dim: number, config: BottleneckSettings): ParamSpecs<Role> {
+function bottleneckParams(dim: number, config: BottleneckSettings): ParamSpecs<Role> {
   const size = bottleneckSize(dim, config);
   const init = INITS[config.init];
   const scale =
@@ -120,7 +121,7 @@ export function project(
 }
 
 /** B(h) */
-export function bottleneck(
+function bottleneck(
   op: Ops,
   h: Value,
   params: ParamValues<Role>,
@@ -143,3 +144,16 @@ export const NON_LINEAR: Impossible = {
 /** What to do about models without residual blocks. */
 export const NO_BLOCKS =
   'Adapters stand at residual blocks, sum = residual + block; in a model without them use lora, which needs none';
+
+/** Rules of an adapter that adds B(h) to what a block adds to the residual stream. `read` says what h is. */
+export function bottleneckRules(
+  read: (op: Ops, site: SiteViews['sublayer']) => Value,
+): SiteRules<'sublayer', BottleneckSettings, Role> {
+  return {
+    params: ({ dim }, config) => bottleneckParams(dim, config),
+    attach: (op, site, params, config, context) => ({
+      z: op.Add(site.z, bottleneck(op, read(op, site), params, config, context, site.path)),
+    }),
+    fold: NON_LINEAR,
+  };
+}

@@ -10,7 +10,7 @@ import { position } from './position.js';
 import { prompt } from './prompt.js';
 import { sublayer } from './sublayer.js';
 
-const KINDS: { readonly [K in SiteKind]?: Kind<Extract<Site, { kind: K }>> } = {
+const KINDS: { readonly [K in SiteKind]: Kind<Extract<Site, { kind: K }>> } = {
   linear,
   embedding,
   norm,
