@@ -10,6 +10,7 @@ import {
   type ParamSpec,
   rulesFor,
   type SharedDims,
+  siteKindsOf,
   targetKindsOf,
 } from './methods/contract/method.js';
 import type { Found, SurveyResult } from './methods/contract/survey.js';
@@ -104,7 +105,9 @@ function planEntry(found: readonly Site[], entry: number, method: Method, given:
     if (reason === undefined) sites.push({ entry, site, config: siteConfig });
     else skipped.push({ path: site.path, method: method.id, reason });
   }
-  sites.push(...companions(found, sites, { entry, method, config }));
+  const alongside = companions(found, sites, { entry, method, config });
+  sites.push(...alongside);
+  skipped.push(...absences(alongside, { method, config }));
   return requireSites({ entries: [{ method, config }], sites, skipped });
 }
 
@@ -126,16 +129,33 @@ function companions(
     .map((site) => ({ entry, site, config }));
 }
 
+/** What the model has no site for that a method wanted alongside those selected. */
+function absences(alongside: readonly PlannedSite[], { method, config }: PlannedEntry): SkippedSite[] {
+  return siteKindsOf(method).flatMap((kind) => {
+    const reason = alongside.some(({ site }) => site.kind === kind)
+      ? undefined
+      : method.sites[kind]?.absent?.(config);
+    return reason === undefined ? [] : [{ path: `${kind}s`, method: method.id, reason }];
+  });
+}
+
 /** Throws E_UNSUPPORTED when every targeted site was skipped. */
 function requireSites(plan: InsertPlan): InsertPlan {
   const [first] = plan.skipped;
   if (plan.sites.length === 0 && first !== undefined)
     fail('E_UNSUPPORTED', {
-      message: `${first.method} fits none of the targeted modules: ${first.reason}`,
+      message: `${first.method} fits none of the targeted modules: ${reasonsOf(plan.skipped)}`,
       where: first.path,
       remedy: 'Choose other targets or another method; see peft-compile inspect',
     });
   return plan;
+}
+
+/** The reasons that differ, the first of them; sizes of modules make many. */
+function reasonsOf(skipped: readonly SkippedSite[]): string {
+  const reasons = [...new Set(skipped.map(({ reason }) => reason))];
+  const named = reasons.slice(0, 3).join('; or ');
+  return reasons.length > 3 ? `${named}; and ${reasons.length - 3} more` : named;
 }
 
 /** The plan with what surveys found, by entry and path of the site. Throws E_UNSUPPORTED when an entry loses all sites. */

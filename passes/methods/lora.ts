@@ -4,7 +4,7 @@ import { normal, uniform, zeros } from '../../src/initializer.js';
 import type { LinearDims } from '../sites/views.js';
 import { baseValue } from './contract/derived.js';
 import { defineMethod, type ParamSpec, type ParamSpecs, type ParamValues } from './contract/method.js';
-import { type GateRole, gateOf, gateParams } from './parts/gate.js';
+import { type GateRole, gateOf, gateParams, withoutTokens } from './parts/gate.js';
 import { loraFormat } from './parts/lora-peft.js';
 import { scaling as alphaOverRank, branchDropout, rankAndAlpha, rslora } from './parts/low-rank.js';
 
@@ -27,7 +27,9 @@ const config = z.strictObject({
   gating: z
     .boolean()
     .default(false)
-    .describe('Multiply the branch by a learned gate per example instead of s (UniPELT, arXiv 2110.07577)'),
+    .describe(
+      'Multiply the branch by a learned gate per example instead of s (UniPELT, arXiv 2110.07577), which does not fold',
+    ),
 });
 type Config = z.output<typeof config>;
 
@@ -82,6 +84,7 @@ export default defineMethod({
   config,
   sites: {
     linear: {
+      refuses: ({ rank }, { gating }) => (gating ? withoutTokens(rank) : undefined),
       params: linearParams,
       attach(op, { x, y, path }, { A, B, bias, shift, ...gate }: Factors, config, { dropout }) {
         // The factor sits on [..., rank], the smallest tensor of the branch.

@@ -122,6 +122,10 @@ const prefix: Method = defineMethod({
     },
     position: {
       alongside: 'attention',
+      absent: ({ positions }) =>
+        positions === 'keep'
+          ? undefined
+          : 'the export has no positions left to shift, so tokens keep theirs (positions: keep); models of PEFT, which count the prefix, compute something else',
       refuses: (_site, { positions }) => (positions === 'keep' ? 'positions are kept' : undefined),
       params: () => ({}),
       attach: (op, { positions }, _params, { length }) => ({ positions: op.Add(positions, length) }),

@@ -20,6 +20,8 @@ export interface LinearDims extends Dims {
   /** Whether there is a bias. */
   readonly bias: boolean;
   readonly role: LinearRole | undefined;
+  /** Axes of `x`, where they are known. */
+  readonly rank?: number | undefined;
 }
 
 /** An embedding: `y = w[ids]`, `w` [vocab, dim]. */

@@ -158,4 +158,33 @@ describe('presets', () => {
     const other = { ...adapter, record: { ...record, base: 'sha256:0' } };
     await expect(attach(bert(), other)).rejects.toMatchObject({ code: 'E_INVALID_DATA' });
   });
+
+  it('a gated module whose input has no axis for tokens is left out, with the reason', async () => {
+    const gated = { method: 'lora', config: { gating: true } };
+    const { record, skipped } = await insert(bert(), gated);
+    expect(skipped).toEqual([
+      { path: 'bert.pooler.dense', method: 'lora', reason: expect.stringContaining('leave gating off') },
+    ]);
+    expect(record.sites.length).toBeGreaterThan(2);
+    const targeting = { targets: ['pooler.dense'] };
+    await expect(insert(bert(), { ...gated, targeting })).rejects.toMatchObject({ code: 'E_UNSUPPORTED' });
+    expect((await insert(bert(), { method: 'lora', targeting })).skipped).toEqual([]);
+  });
+
+  it('positions that an export lost are reported, unless they are kept', async () => {
+    const lost = () => readModel(modelFixture('bert.dynamo.static').path);
+    const { skipped } = await insert(lost(), { method: 'prefix' });
+    expect(skipped).toEqual([
+      { path: 'positions', method: 'prefix', reason: expect.stringContaining('positions: keep') },
+    ]);
+    expect((await insert(lost(), { method: 'prefix', config: { positions: 'keep' } })).skipped).toEqual([]);
+    expect((await insert(bert(), { method: 'prefix' })).skipped).toEqual([]);
+  });
+
+  it('methods that read weights are no second readers of them', async () => {
+    for (const method of ['dora', 'lora-xs', 'pafi'])
+      expect((await insert(bert(), { method, config: method === 'pafi' ? {} : { rank: 2 } })).shared).toEqual(
+        (await insert(bert(), { method: 'lora' })).shared,
+      );
+  });
 });

@@ -88,6 +88,8 @@ export interface SiteRules<Kind extends SiteKind, Config, P extends string, S ex
    * whatever the targets are.
    */
   readonly alongside?: SiteKind;
+  /** With `alongside`: what the user is told where the model has no such site; undefined where none is wanted. */
+  absent?(config: Config): string | undefined;
   /** Why a site cannot take the method; undefined where it can. Default: every site can. */
   refuses?(site: SiteDims[Kind], config: Config): string | undefined;
   params(site: SiteDims[Kind], config: Config): ParamSpecs<P>;
@@ -119,6 +121,7 @@ export interface Paper {
  */
 export interface AnySiteRules {
   readonly alongside?: SiteKind;
+  absent?(config: Record<string, unknown>): string | undefined;
   refuses?(site: object, config: Record<string, unknown>): string | undefined;
   params(site: object, config: Record<string, unknown>): ParamSpecs;
   attach(

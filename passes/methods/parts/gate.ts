@@ -23,10 +23,17 @@ export function gateParams(dim: number, gating: boolean, key: string): ParamSpec
   };
 }
 
+/** Why a module that reads values of so many axes cannot be gated; undefined where it can, or the axes are not known. */
+export function withoutTokens(rank: number | undefined): string | undefined {
+  return rank !== undefined && rank < 3
+    ? 'its gate would be averaged over the tokens of an example, which its input has no axis for; leave gating off to adapt it'
+    : undefined;
+}
+
 /** g(h) as [batch, 1, 1], of hidden states [batch, time, dim]. Throws E_UNSUPPORTED where examples have no axis of their own. */
 export function gateOf(op: Ops, h: Value, { gate, gateBias }: ParamValues<GateRole>, path: string): Value {
   const rank = h.type?.kind === 'tensor' ? h.type.shape?.length : undefined;
-  if (rank !== undefined && rank < 3)
+  if (withoutTokens(rank) !== undefined)
     fail('E_UNSUPPORTED', {
       message: 'A gate is averaged over the tokens of an example, which this module no longer tells apart',
       where: path,

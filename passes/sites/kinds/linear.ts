@@ -1,4 +1,5 @@
 import type { Use } from '../../../src/graph.js';
+import { rankOf } from '../../../src/value-type.js';
 import type { LinearSite } from '../site.js';
 import type { LinearDims } from '../views.js';
 import type { Kind, Slot, StoredTensor } from './kind.js';
@@ -16,13 +17,14 @@ import {
 
 /** `y = x w + b`: MatMul, Gemm, 1×1 Conv and what fuses them, whole or a column range. */
 export const linear: Kind<LinearSite> = {
-  dims: ({ path, inDim, outDim, dtype, bias, role }): LinearDims => ({
+  dims: ({ path, inDim, outDim, dtype, bias, role, x }): LinearDims => ({
     path,
     inDim,
     outDim,
     dtype,
     bias: bias !== undefined,
     role,
+    rank: rankOf(x),
   }),
 
   stored({ weight, bias, inDim, node }) {
