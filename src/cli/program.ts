@@ -23,7 +23,7 @@ Start here:
 export async function run(argv: readonly string[]): Promise<number> {
   process.exitCode = undefined;
   const stop = interruption(() => cleanupPending());
-  const silent = ignoreClosedPipe();
+  ignoreClosedPipe();
   try {
     const program = await buildProgram(verbsFor(argv.slice(2)));
     await program.parseAsync([...argv]);
@@ -31,7 +31,6 @@ export async function run(argv: readonly string[]): Promise<number> {
   } catch (error) {
     return report(error, { debug: argv.includes('--debug'), json: argv.includes('--json') });
   } finally {
-    silent();
     stop();
   }
 }
@@ -57,14 +56,14 @@ export async function buildProgram(verbs: readonly Verb[] = VERBS): Promise<Comm
   return program;
 }
 
-/** A reader that has seen enough (`… | head`) is no failure. */
-function ignoreClosedPipe(): () => void {
-  const onError = (error: NodeJS.ErrnoException) => {
-    if (error.code === 'EPIPE') process.exit(EXIT.ok);
-    throw error;
-  };
-  process.stdout.on('error', onError);
-  return () => process.stdout.off('error', onError);
+/** A reader that has seen enough (`… | head`) is no failure, also of what is written out after the verb is done. */
+function ignoreClosedPipe(): void {
+  if (!process.stdout.listeners('error').includes(onOutputError)) process.stdout.on('error', onOutputError);
+}
+
+function onOutputError(error: NodeJS.ErrnoException): void {
+  if (error.code === 'EPIPE') process.exit(EXIT.ok);
+  throw error;
 }
 
 interface ReportStyle {

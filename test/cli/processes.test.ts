@@ -149,6 +149,13 @@ describe('output', () => {
     expect([status, stderr]).toEqual([0, '']);
   });
 
+  it('may be cut off before the verb has written it all', async () => {
+    const { status, stderr } = await start(['methods', '--json'], {
+      shell: 'exec > >(head -c 100 > /dev/null); sleep 0.1',
+    }).done;
+    expect([status, stderr]).toEqual([0, '']);
+  });
+
   it('goes to stdout as data and to stderr as progress', async () => {
     const { stdout, stderr } = await start(training('streams', '--json', '--steps', '3')).done;
     expect(JSON.parse(stdout)).toMatchObject({ schemaVersion: 1, reason: 'finished' });
