@@ -45,7 +45,7 @@ export async function combine(options: CombineOptions): Promise<Combined> {
   const known = new Map<string, Tensor>();
   const named: NamedAdapter[] = [];
   for (const [name, adapter] of Object.entries(adapters)) {
-    const file = typeof adapter === 'string' ? await readAdapter(adapter) : adapter;
+    const file = typeof adapter === 'string' ? await readAdapter(adapter, { base }) : adapter;
     checkBase(name, file, digest);
     named.push({ name, record: file.record, tensors: await sharedTensors(file, known) });
   }

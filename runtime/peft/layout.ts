@@ -49,17 +49,29 @@ export function peftShape(spec: PeftTensor, shape: readonly number[], outFirst: 
   return isTurned(spec, shape, outFirst) ? [...shape].reverse() : shape;
 }
 
+/** Whether a tensor of PEFT has the shape, up to padding and to the spatial axes of a 1 × 1 convolution. */
+export function fitsShape(
+  { padded }: PeftTensor,
+  dims: readonly number[],
+  wanted: readonly number[],
+): boolean {
+  if (dims.join() === wanted.join()) return true;
+  if (wanted.length === 2 && dims.length > 2) return dims.every((dim, axis) => dim === (wanted[axis] ?? 1));
+  return padded === true && within(dims, wanted);
+}
+
 /** PEFT's tensor as our parameter; undefined where the shapes do not fit. A tensor that stays as it is is not read. */
 export async function toOurs(
-  tensor: Tensor,
+  given: Tensor,
   spec: PeftTensor,
   param: { readonly shape: readonly number[]; readonly dtype: DType },
   outFirst: boolean,
 ): Promise<Tensor | undefined> {
   const { shape, dtype } = param;
   const wanted = peftShape(spec, shape, outFirst);
+  if (!fitsShape(spec, given.dims, wanted)) return undefined;
+  const tensor = given.dims.length > wanted.length ? { ...given, dims: wanted } : given;
   const fits = tensor.dims.join() === wanted.join();
-  if (!fits && !(spec.padded === true && within(tensor.dims, wanted))) return undefined;
   const turned = isTurned(spec, shape, outFirst);
   if (fits && !turned && (isFloat(dtype) || tensor.dtype === dtype)) return tensor;
   let host = await loadTensor(tensor);

@@ -17,6 +17,8 @@ import { bySignature } from './match-signature.js';
 export interface Wanted {
   readonly path: string;
   fits(site: Site): boolean;
+  /** What does not fit. */
+  misfit(site: Site): string | undefined;
 }
 
 /**
@@ -84,7 +86,11 @@ export function matchModules(
 function distinct(modules: readonly Wanted[]): Wanted[] {
   const byPath = new Map<string, Wanted[]>();
   for (const module of modules) byPath.set(module.path, [...(byPath.get(module.path) ?? []), module]);
-  return [...byPath].map(([path, all]) => ({ path, fits: (site) => all.every((one) => one.fits(site)) }));
+  return [...byPath].map(([path, all]) => ({
+    path,
+    fits: (site) => all.every((one) => one.fits(site)),
+    misfit: (site) => all.map((one) => one.misfit(site)).find((text) => text !== undefined),
+  }));
 }
 
 /** A path with the longest beginning that the map names replaced. */
@@ -124,6 +130,10 @@ function unmatched(
 
 /** The nearest names among sites that the tensors fit. */
 function candidatesOf(module: Wanted, sites: readonly Site[]): string {
+  const namesake = sites.find(
+    (site) => modulePath(site) === module.path && module.misfit(site) !== undefined,
+  );
+  if (namesake !== undefined) return `the model has it, but ${module.misfit(namesake)}`;
   const paths = sites.filter((site) => module.fits(site)).map(modulePath);
   if (paths.length === 0) return 'no module of the model has its sizes';
   return `of its sizes are ${nearest(module.path, paths, 4)

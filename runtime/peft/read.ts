@@ -16,9 +16,7 @@ import {
 import { configure } from '../../passes/methods/contract/configurable.js';
 import { isDerived } from '../../passes/methods/contract/derived.js';
 import { hasSayInTraining, type Method } from '../../passes/methods/contract/method.js';
-import type { PeftConfig } from '../../passes/methods/contract/peft-format.js';
 import { findSites } from '../../passes/sites/index.js';
-import { dimsOf } from '../../passes/sites/kinds/index.js';
 import type { Site } from '../../passes/sites/site.js';
 import { modulePath } from '../../passes/sites/targeting.js';
 import { claimName, valueNames } from '../../passes/value-names.js';
@@ -27,12 +25,12 @@ import type { Model } from '../../src/model.js';
 import type { Tensor } from '../../src/tensor.js';
 import type { AdapterFile } from '../adapter-file.js';
 import { deriveValues } from '../derive/derive.js';
+import { type Fit, Fits } from './fit.js';
 import { accompanying, type FormattedMethod, methodOf } from './formats.js';
 import { type SortedKeys, type StoredModule, sortKeys } from './keys.js';
 import { peftShape, toOurs } from './layout.js';
 import { matchModules } from './match.js';
 import { byWeights } from './match-weights.js';
-import { atModule } from './patterns.js';
 import { type PeftFolder, readPeftFolder } from './source.js';
 import { planWhole, wholeTensors } from './whole.js';
 
@@ -65,11 +63,12 @@ export async function readPeft(path: string, options: ReadPeftOptions): Promise<
 interface Matched {
   readonly module: StoredModule;
   readonly site: Site;
-  readonly config: PeftConfig;
+  readonly config: Record<string, unknown>;
 }
 
 class Reader {
   readonly #sites: readonly Site[];
+  readonly #fits: Fits;
 
   constructor(
     readonly folder: PeftFolder,
@@ -78,6 +77,7 @@ class Reader {
     readonly options: ReadPeftOptions,
   ) {
     const { base, paths } = options;
+    this.#fits = new Fits(folder.config);
     this.#sites = findSites(base, paths === undefined ? {} : { paths });
   }
 
@@ -117,7 +117,8 @@ class Reader {
     const { folder, keys, options } = this;
     const modules = keys.modules.map((module) => ({
       ...module,
-      fits: (site: Site) => this.#config(module, site) !== undefined,
+      fits: (site: Site) => 'settings' in this.#fits.at(module, site),
+      misfit: (site: Site) => misfitOf(this.#fits.at(module, site)),
     }));
     const evidence =
       options.baseWeights === undefined
@@ -132,11 +133,10 @@ class Reader {
     const order = new Map(this.#sites.map((site, index) => [site, index]));
     const inOrder = [...found].sort(([, a], [, b]) => (order.get(a) ?? 0) - (order.get(b) ?? 0));
     return inOrder.flatMap(([module, site]) =>
-      [site, ...this.#tied(module, site)].map((one) => ({
-        module,
-        site: one,
-        config: this.#config(module, one) as PeftConfig,
-      })),
+      [site, ...this.#tied(module, site)].flatMap((one) => {
+        const fit = this.#fits.at(module, one);
+        return 'settings' in fit ? [{ module, site: one, config: fit.settings }] : [];
+      }),
     );
   }
 
@@ -150,38 +150,6 @@ class Reader {
         other.weight.value === site.weight.value &&
         owner.format.tensors[other.kind] !== undefined,
     );
-  }
-
-  /** Settings of a module at a site; undefined where its tensors do not fit there. */
-  #config(module: StoredModule, site: Site): Record<string, unknown> | undefined {
-    const { format, method } = module.owner;
-    const roles = format.tensors[site.kind];
-    const rules = method.sites[site.kind];
-    const tied = format.followsTies === true;
-    if (roles === undefined || rules === undefined || !(tied || module.kinds.includes(site.kind)))
-      return undefined;
-    const shapes = new Map([...module.tensors].map(([key, { dims }]) => [key, dims]));
-    const settings = format.settings(atModule(this.folder.config, format, module.path), {
-      path: modulePath(site),
-      name: module.path,
-      shapes,
-    });
-    const parsed = method.config.safeParse(settings);
-    if (!parsed.success) return undefined;
-    const specs = rules.params(dimsOf(site), parsed.data);
-    const fits = Object.entries(specs).every(([role, { shape }]) => {
-      const spec = roles[role];
-      const dims = spec === undefined ? undefined : shapes.get(spec.key);
-      // A missing half is reported later, at the module it belongs to.
-      if (spec === undefined || dims === undefined) return true;
-      const accepted = [true, false].map((outFirst) => peftShape(spec, shape, outFirst));
-      return accepted.some((wanted) =>
-        spec.padded === true
-          ? wanted.length === dims.length && wanted.every((dim, axis) => (dims[axis] as number) <= dim)
-          : wanted.join() === dims.join(),
-      );
-    });
-    return fits ? parsed.data : undefined;
   }
 
   /** Weights that are stored whole come first: updates are of them. */
@@ -283,6 +251,10 @@ class Reader {
         remedy: 'The folder was put together of several adapters; save the adapter again',
       });
   }
+}
+
+function misfitOf(fit: Fit): string | undefined {
+  return 'misfit' in fit ? fit.misfit : undefined;
 }
 
 /** The record as insertion would have left it. */

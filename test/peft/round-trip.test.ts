@@ -18,7 +18,10 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 /** What peft saves twice. */
 const TWICE = /\.original_module\.|\.modules_to_save\.|\.randlora_[AB]$/;
 
-it.each(peftCases(({ type }) => type !== 'SHIRA'))('$name', async ({ name, architecture, type }) => {
+/** SHiRA is not written; pruned ranks of AdaLoRA are written as zeros. */
+const exact = peftCases((one) => one.type !== 'SHIRA' && one.case !== 'adalora-pruned');
+
+it.each(exact)('$name', async ({ name, architecture, type }) => {
   const base = readModel(modelFixture(`${architecture}.dynamo.dynamic`).path);
   const read = await readPeft(peftFolder(name), { base });
   const out = join(folder, name);
@@ -37,4 +40,22 @@ it.each(peftCases(({ type }) => type !== 'SHIRA'))('$name', async ({ name, archi
   const again = await readPeft(out, { base });
   expect(again.record.sites).toEqual(read.record.sites);
   expect([...again.tensors.keys()]).toEqual([...read.tensors.keys()]);
+});
+
+it('ranks that AdaLoRA pruned come back as zeros', async () => {
+  const base = readModel(modelFixture('llama.dynamo.dynamic').path);
+  const out = join(folder, 'pruned');
+  await writePeft(await readPeft(peftFolder('llama-adalora-pruned'), { base }), out);
+  const theirs = readTensors(join(peftFolder('llama-adalora-pruned'), 'adapter_model.safetensors'));
+  const ours = readTensors(join(out, 'adapter_model.safetensors'));
+  for (const [key, { shape, bytes }] of theirs) {
+    const [rows = 0, columns = 0] = shape;
+    const [tall = 0, wide = 0] = ours.get(key)!.shape;
+    const [all, kept] = [new Float32Array(ours.get(key)!.bytes.buffer), new Float32Array(bytes.buffer)];
+    const expected = Array.from({ length: tall * wide }, (_, i) => {
+      const [row, column] = [Math.floor(i / wide), i % wide];
+      return row < rows && column < columns ? kept[row * columns + column] : 0;
+    });
+    expect([...all], key).toEqual(expected);
+  }
 });
