@@ -7,6 +7,7 @@
  */
 import type { Node, Value } from '../src/graph.js';
 import type { Model } from '../src/model.js';
+import { shapeOf } from '../src/value-type.js';
 import { intAttribute } from './sites/payload.js';
 
 /** Input name → axis it is cut along. Inputs that are not named are needed whole by every block. */
@@ -87,6 +88,6 @@ export function blockAxes(formula: Model): BlockAxes | undefined {
 }
 
 function dimsOf(value: Value): readonly number[] | undefined {
-  const shape = value.type?.kind === 'tensor' ? value.type.shape : null;
+  const shape = shapeOf(value);
   return shape?.every((dim) => typeof dim === 'number') ? (shape as readonly number[]) : undefined;
 }

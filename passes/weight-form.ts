@@ -6,6 +6,7 @@
 import { fail } from '../src/errors.js';
 import type { Value } from '../src/graph.js';
 import type { Ops } from '../src/ops/ops.generated.js';
+import { shapeOf } from '../src/value-type.js';
 import { payloadOf } from './sites/payload.js';
 import type { ColumnRange, SiteBias, WeightView } from './sites/site.js';
 
@@ -138,8 +139,8 @@ function storedDims(value: Value): readonly number[] {
 }
 
 function consumedDims(value: Value): readonly number[] {
-  const shape = value.type?.kind === 'tensor' ? value.type.shape : null;
-  if (shape === null || !shape.every((dim) => typeof dim === 'number'))
+  const shape = shapeOf(value);
+  if (shape === undefined || !shape.every((dim) => typeof dim === 'number'))
     return fail('E_TYPE', { message: 'The weight of a site has no known shape', where: value.label });
   return shape;
 }

@@ -8,6 +8,7 @@ import type { Graph, Node, Value } from '../../src/graph.js';
 import type { Model } from '../../src/model.js';
 import type { Builder } from '../../src/ops/builder.js';
 import type { Dim, DType, Shape } from '../../src/types.js';
+import { shapeOf } from '../../src/value-type.js';
 
 /** A dimension as a literal, or as an int64[1] value. */
 export type Size = number | Value;
@@ -44,7 +45,7 @@ export class Shapes {
 
   /** Dimensions, or undefined when even the rank is unknown. */
   dims(value: Value): Shape | undefined {
-    return value.type?.kind === 'tensor' ? (value.type.shape ?? undefined) : undefined;
+    return shapeOf(value);
   }
 
   rank(value: Value): number {

@@ -2,6 +2,7 @@ import { z } from 'zod';
 import type { Value } from '../../src/graph.js';
 import { constant, uniform, zeros } from '../../src/initializer.js';
 import type { Ops } from '../../src/ops/ops.generated.js';
+import { shapeOf } from '../../src/value-type.js';
 import type { LinearDims } from '../sites/views.js';
 import { defineMethod, type ParamValues } from './contract/method.js';
 import { numberOf } from './contract/peft-format.js';
@@ -24,7 +25,7 @@ function matrices(
 
 /** The first `size` entries along an axis. */
 function first(op: Ops, value: Value, size: number, axis: number): Value {
-  const whole = value.type?.kind === 'tensor' && value.type.shape?.[axis] === size;
+  const whole = shapeOf(value)?.[axis] === size;
   return whole ? value : op.Slice(value, [0], [size], [axis]);
 }
 

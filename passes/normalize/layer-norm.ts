@@ -5,6 +5,7 @@
 import type { Node, Value } from '../../src/graph.js';
 import { intsOf } from '../../src/infer/index.js';
 import type { Model } from '../../src/model.js';
+import { rankOf, shapeOf } from '../../src/value-type.js';
 import { scalarOf } from '../grad/scalars.js';
 import { definePass } from '../pass.js';
 import { madeBy, operandPairs, withScalar } from './match.js';
@@ -67,7 +68,7 @@ function overLast(node: Node, x: Value): boolean {
   if (keep?.type === 'int' && keep.value === 0n) return false;
   const input = node.inputs[1];
   const axes = attribute?.type === 'ints' ? attribute.value : input == null ? undefined : intsOf(input);
-  const rank = x.type?.kind === 'tensor' ? x.type.shape?.length : undefined;
+  const rank = rankOf(x);
   return axes?.length === 1 && (axes[0] === -1n || (rank !== undefined && axes[0] === BigInt(rank - 1)));
 }
 
@@ -81,7 +82,7 @@ function onlyUser(value: Value, op: string): Node | undefined {
 function vectorOperand(node: Node, known: Value, x: Value): Value | undefined {
   const other = operandPairs(node).find(([a]) => a === known)?.[1];
   const shape = other?.type?.kind === 'tensor' ? other.type.shape : undefined;
-  const last = x.type?.kind === 'tensor' ? x.type.shape?.at(-1) : undefined;
+  const last = shapeOf(x)?.at(-1);
   return shape?.length === 1 && typeof last === 'number' && shape[0] === last ? other : undefined;
 }
 

@@ -4,6 +4,7 @@
  */
 import type { Node, Value } from '../../src/graph.js';
 import type { Model } from '../../src/model.js';
+import { shapeOf } from '../../src/value-type.js';
 import { Shapes } from '../grad/shapes.js';
 import { definePass } from '../pass.js';
 import { operandPairs } from './match.js';
@@ -59,5 +60,5 @@ function matchLinear(node: Node): Linear | undefined {
 }
 
 function dims(value: Value) {
-  return value.type?.kind === 'tensor' ? (value.type.shape ?? undefined) : undefined;
+  return shapeOf(value);
 }

@@ -8,6 +8,7 @@ import { type Node, type Value, walkNodes } from '../../src/graph.js';
 import type { Model } from '../../src/model.js';
 import type { Builder } from '../../src/ops/builder.js';
 import { type OpSchema, schemaOf } from '../../src/ops/schema.js';
+import { rankOf } from '../../src/value-type.js';
 import type { Edit } from '../edit.js';
 import { definePass } from '../pass.js';
 import { replaceNode } from './rewrite.js';
@@ -59,7 +60,7 @@ const coercedSoftmax: Lift = (b, node) => {
   const x = node.input(0);
   const attribute = node.attributes.get('axis');
   const axis = attribute?.type === 'int' ? Number(attribute.value) : 1;
-  const rank = x.type?.kind === 'tensor' ? x.type.shape?.length : undefined;
+  const rank = rankOf(x);
   if (axis === -1 || axis + 1 === rank) return b.call(node.op, [x], { axis: attr.int(-1) });
   const flat = b.op.Flatten(x, { axis });
   const [y = flat] = b.call(node.op, [flat], { axis: attr.int(-1) });

@@ -6,6 +6,7 @@ import type { Node, Value } from '../../src/graph.js';
 import { intsOf } from '../../src/infer/index.js';
 import type { Model } from '../../src/model.js';
 import { Builder } from '../../src/ops/builder.js';
+import { rankOf, sizeAt } from '../../src/value-type.js';
 import { definePass } from '../pass.js';
 
 interface Cut {
@@ -50,16 +51,11 @@ function partition(x: Value): Cut[] | undefined {
   const cuts = [...x.users].map(cutOf).filter((cut) => cut !== undefined);
   for (const axis of new Set(cuts.map((cut) => cut.axis))) {
     const along = cuts.filter((cut) => cut.axis === axis).sort((a, b) => a.start - b.start);
-    const size = sizeOf(x, axis);
+    const size = sizeAt(x, axis);
     const joined = along.every((cut, i) => cut.start === (along[i - 1]?.end ?? 0));
     if (along.length > 1 && joined && along.at(-1)?.end === size) return along;
   }
   return undefined;
-}
-
-function sizeOf(x: Value, axis: number): number | undefined {
-  const dim = x.type?.kind === 'tensor' ? x.type.shape?.[axis] : undefined;
-  return typeof dim === 'number' ? dim : undefined;
 }
 
 /** A Slice of one axis by constants with step 1, in positions from the front; empty ones do not count. */
@@ -72,12 +68,12 @@ function cutOf(node: Node): Cut | undefined {
     return ints?.length === 1 ? Number(ints[0]) : undefined;
   };
   const x = node.input(0);
-  const rank = x.type?.kind === 'tensor' ? x.type.shape?.length : undefined;
+  const rank = rankOf(x);
   const [start, end, axis, step] = [one(1), one(2), one(3, 0), one(4, 1)];
   if (rank === undefined || start === undefined || end === undefined || axis === undefined || step !== 1)
     return undefined;
   const along = axis < 0 ? axis + rank : axis;
-  const size = sizeOf(x, along);
+  const size = sizeAt(x, along);
   if (size === undefined) return undefined;
   const clamp = (position: number) => Math.min(Math.max(position < 0 ? position + size : position, 0), size);
   const cut = { node, axis: along, start: clamp(start), end: clamp(end) };

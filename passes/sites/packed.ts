@@ -1,5 +1,6 @@
 /** Several projections in one weight: the Split, or the Slices, that take its output apart by columns. */
 import type { Node, Value } from '../../src/graph.js';
+import { rankOf, sizeAt } from '../../src/value-type.js';
 import type { Part } from './draft.js';
 import { constantIntegers, intAttribute, intsAttribute, intsOfAttributeOrInput } from './payload.js';
 import type { ColumnRange } from './site.js';
@@ -31,22 +32,13 @@ export function packedParts(whole: Whole): readonly Part[] | undefined {
   return behind.map(({ columns, y }) => ({ columns, x: x ?? whole.x, y: x === undefined ? undefined : y }));
 }
 
-function rankOf(value: Value): number | undefined {
-  return value.type?.kind === 'tensor' ? value.type.shape?.length : undefined;
-}
-
-function lastDim(value: Value): number | undefined {
-  const dim = value.type?.kind === 'tensor' ? value.type.shape?.at(-1) : undefined;
-  return typeof dim === 'number' ? dim : undefined;
-}
-
 /** The output of the Reshape that is the only reader of `value`, if it keeps the last axis. */
 function keptFeatures(value: Value, features: number): Value | undefined {
   const [use] = value.uses;
   if (value.uses.size !== 1 || use?.kind !== 'node' || use.index !== 0) return undefined;
   if (use.node.qualifiedOp !== 'Reshape') return undefined;
   const output = use.node.output(0);
-  return lastEntry(use.node.inputs[1]) === features || lastDim(output) === features ? output : undefined;
+  return lastEntry(use.node.inputs[1]) === features || sizeAt(output, -1) === features ? output : undefined;
 }
 
 /** The last entry of a shape vector: constant, or the constant end of a Concat. */
@@ -62,7 +54,7 @@ function unflattened(x: Value, features: number, rank: number | undefined): Valu
   const producer = x.producer;
   if (producer?.qualifiedOp !== 'Reshape') return undefined;
   const before = producer.input(0);
-  if (lastDim(before) !== features) return undefined;
+  if (sizeAt(before, -1) !== features) return undefined;
   return rank === undefined || rankOf(before) === rank ? before : undefined;
 }
 

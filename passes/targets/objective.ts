@@ -5,6 +5,7 @@ import type { Model } from '../../src/model.js';
 import { Builder } from '../../src/ops/builder.js';
 import { valuesRead } from '../../src/order.js';
 import { type DType, isFloat, tensorType } from '../../src/types.js';
+import { dtypeOf } from '../../src/value-type.js';
 import { backward } from '../backward.js';
 import { applyEdit } from '../edit.js';
 import type { Gradient } from '../grad/rule.js';
@@ -148,7 +149,7 @@ function differentiateTask(
   wrt: readonly Value[],
   { mean, lossScale, rules = [] }: DifferentiateOptions,
 ): Map<Value, Value> {
-  const dtype = dtypeOf(built.total);
+  const dtype = lossDtype(built.total);
   const factor = !mean ? b.scalar(lossScale, dtype) : lossScale === 1 ? scale : b.op.Mul(scale, lossScale);
   const { of, value: seed } = built.gradient?.(factor) ?? { of: built.total, value: factor };
   append();
@@ -200,10 +201,10 @@ function findOutput(graph: Graph, name: string | undefined): Output {
   );
 }
 
-function dtypeOf(value: Value): DType {
-  return value.type?.kind === 'tensor' ? value.type.dtype : 'float32';
+function lossDtype(value: Value): DType {
+  return dtypeOf(value) ?? 'float32';
 }
 
 function smallest(b: Builder, like: Value): Value {
-  return b.scalar(1e-12, dtypeOf(like));
+  return b.scalar(1e-12, lossDtype(like));
 }

@@ -2,6 +2,7 @@
 import type { Value } from '../../../src/graph.js';
 import type { Operand } from '../../../src/ops/operand.js';
 import type { Ops } from '../../../src/ops/ops.generated.js';
+import { shapeOf } from '../../../src/value-type.js';
 
 /** Shapes of the factors of a matrix [in, out]: `left` [in₁, out₁], `right` [in₂, out₂]. */
 export interface KroneckerShape {
@@ -50,7 +51,7 @@ export function timesKronecker(
 
 /** The shape of `x` with another size of the last axis. */
 function withFeatures(op: Ops, x: Value, features: number): Operand {
-  const shape = x.type?.kind === 'tensor' ? x.type.shape : null;
+  const shape = shapeOf(x);
   const leading = shape?.slice(0, -1).map((dim) => (typeof dim === 'number' ? dim : -1));
   if (leading !== undefined && leading.filter((dim) => dim === -1).length <= 1) return [...leading, features];
   return op.Concat([op.Slice(op.Shape(x), [0], [-1], [0]), [features]], { axis: 0 });

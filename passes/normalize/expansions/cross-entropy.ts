@@ -1,13 +1,14 @@
 /** Losses that came with a model, in ops that every runtime has. */
 import type { Node, Value } from '../../../src/graph.js';
 import type { Builder } from '../../../src/ops/builder.js';
+import { dtypeOf } from '../../../src/value-type.js';
 import { defineExpansion, type Expansion } from '../expansion.js';
 
 /** Negative log-likelihood of log-probabilities [N, C, …] at targets [N, …]; targets `ignore_index` count for nothing. */
 function likelihood(b: Builder, node: Node, logs: Value): Value {
   const { op } = b;
   const target = op.Cast(node.input(1), { to: 'int64' });
-  const dtype = logs.type?.kind === 'tensor' ? logs.type.dtype : 'float32';
+  const dtype = dtypeOf(logs) ?? 'float32';
   const reduction = node.attributes.get('reduction');
   const how = reduction?.type === 'string' ? reduction.value : 'mean';
   const ignore = node.attributes.get('ignore_index');

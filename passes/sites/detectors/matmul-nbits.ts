@@ -1,4 +1,5 @@
 /** `com.microsoft.MatMulNBits` and `MatMulBnb4`: weights quantised in blocks. A float branch can run beside them. */
+import { dtypeOf } from '../../../src/value-type.js';
 import { storedBias } from '../bias.js';
 import type { Detector } from '../draft.js';
 import { linearDraft } from '../linear.js';
@@ -25,7 +26,7 @@ export const blockQuantized: Detector = {
     } as const;
     const x = node.input(0);
     // Scales may be bytes (double quantisation); then the op computes in the type of x.
-    const floating = x.type?.kind === 'tensor' ? x.type.dtype : scales.dtype;
+    const floating = dtypeOf(x) ?? scales.dtype;
     return [
       linearDraft({
         node,

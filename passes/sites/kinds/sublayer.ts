@@ -1,5 +1,6 @@
 import type { Node, Value } from '../../../src/graph.js';
 import type { Builder } from '../../../src/ops/builder.js';
+import { shapeOf } from '../../../src/value-type.js';
 import type { SublayerSite } from '../site.js';
 import { normalizeLike, sumBias } from '../structure/sums.js';
 import type { SublayerDims } from '../views.js';
@@ -84,6 +85,6 @@ function normalized(builder: Builder, norm: readonly Node[], value: Value): Valu
 /** Gains, offsets and numbers, whether constant or computed by a method: everything but what is normalized. */
 function isVector(value: Value): boolean {
   if (traceConstant(value) !== undefined) return true;
-  const shape = value.type?.kind === 'tensor' ? value.type.shape : null;
-  return shape !== null && shape !== undefined && shape.length <= 1;
+  const shape = shapeOf(value);
+  return shape !== undefined && shape.length <= 1;
 }

@@ -1,20 +1,11 @@
 /** Attention in standard ops: a Softmax over scores of a product, which weighs values. */
 import type { Node, Value } from '../../../src/graph.js';
+import { dtypeOf, rankOf, sizeAt } from '../../../src/value-type.js';
 import { graphOf } from '../linear.js';
 import { floatAttribute, intAttribute } from '../payload.js';
 import type { AttentionSite, LinearRole, LinearSite } from '../site.js';
 import { feeding, type Linears, wholeOf } from './linears.js';
-import {
-  dtypeOf,
-  isConstant,
-  origin,
-  passes,
-  type Reading,
-  rankOf,
-  scaling,
-  sizeAt,
-  unflattened,
-} from './trace.js';
+import { isConstant, origin, passes, type Reading, scaling, unflattened } from './trace.js';
 
 /** Attention as one op, with the inputs that hold projected queries, keys and values. No site: nothing can join inside. */
 export const FUSED_ATTENTION: Readonly<Record<string, readonly (LinearRole | undefined)[]>> = {

@@ -2,6 +2,7 @@
 import type { Node, Value } from '../../../src/graph.js';
 import { intsOf } from '../../../src/infer/index.js';
 import { isFloat } from '../../../src/types.js';
+import { rankOf, sizeAt } from '../../../src/value-type.js';
 import { operandPairs } from '../../normalize/match.js';
 import type { NormDraft } from '../draft.js';
 import { graphOf } from '../linear.js';
@@ -9,7 +10,7 @@ import { intAttribute } from '../payload.js';
 import type { SiteBias } from '../site.js';
 import { traceConstant } from '../weight.js';
 import { sumOutput } from './sums.js';
-import { origin, rankOf, sameComputation, scalarBehind, sizeAt } from './trace.js';
+import { origin, sameComputation, scalarBehind } from './trace.js';
 
 /** What an op that normalizes reads where. */
 interface NormOp {

@@ -6,9 +6,10 @@ import type { Node, Value } from '../../../src/graph.js';
 import { constantOf } from '../../../src/infer/index.js';
 import { decodeNumbers } from '../../../src/literals.js';
 import { byteSize } from '../../../src/types.js';
+import { dtypeOf } from '../../../src/value-type.js';
 import { payloadOf } from '../payload.js';
 import { traceConstant } from '../weight.js';
-import { dtypeOf, isConstant, origin, passes, type Reading, scaling } from './trace.js';
+import { isConstant, origin, passes, type Reading, scaling } from './trace.js';
 
 /** A reading of positions, and whether it looks up a table (absolute) or turns them into angles. */
 export interface Positions extends Reading {

@@ -1,9 +1,10 @@
 /** The token embedding of a model whose sequence can grow: where virtual tokens can stand in front. */
 import type { Graph, Value } from '../../../src/graph.js';
 import type { Dim } from '../../../src/types.js';
+import { dtypeOf, shapeOf } from '../../../src/value-type.js';
 import type { EmbeddingSite, PromptSite } from '../site.js';
 import { POSITION_INPUT } from './positions.js';
-import { dtypeOf, origin, passes, shapeOf } from './trace.js';
+import { origin, passes } from './trace.js';
 
 export type PromptDraft = Omit<PromptSite, 'path' | 'confidence' | 'source' | 'guesses' | 'callOf'>;
 

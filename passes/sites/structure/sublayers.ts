@@ -1,6 +1,7 @@
 /** Residual blocks: sums of a stream and of what a chain of layers computed from that same stream. */
 import type { Node, Value } from '../../../src/graph.js';
 import { isFloat } from '../../../src/types.js';
+import { dtypeOf, rankOf, sizeAt } from '../../../src/value-type.js';
 import type { NormDraft } from '../draft.js';
 import { graphOf } from '../linear.js';
 import type { LinearSite, SublayerSite } from '../site.js';
@@ -9,18 +10,7 @@ import { feeding, type Linears, wholeOf } from './linears.js';
 import { normNodes } from './norms.js';
 import { gateOf } from './roles.js';
 import { sumOutput } from './sums.js';
-import {
-  dtypeOf,
-  isConstant,
-  mayBeFloat,
-  origin,
-  passes,
-  type Reading,
-  rankOf,
-  scaling,
-  sizeAt,
-  unflattened,
-} from './trace.js';
+import { isConstant, mayBeFloat, origin, passes, type Reading, scaling, unflattened } from './trace.js';
 
 export interface Block {
   readonly site: Omit<SublayerSite, 'path' | 'confidence' | 'source' | 'guesses' | 'callOf'>;

@@ -1,6 +1,7 @@
 /** Walks along values: through the ops that keep the elements, and back to whatever feeds a value. */
 import type { Node, Value } from '../../../src/graph.js';
-import { type Dim, type DType, isFloat, type Shape } from '../../../src/types.js';
+import { isFloat } from '../../../src/types.js';
+import { dtypeOf, rankOf, sizeAt } from '../../../src/value-type.js';
 import { scalarOf } from '../../grad/scalars.js';
 import { traceConstant } from '../weight.js';
 
@@ -33,24 +34,6 @@ export function origin(value: Value, through: Through = 'elements'): Value {
 /** Whether `node` hands on the elements of its input 0. */
 export function passes(node: Node, through: Through): boolean {
   return OPS[through].has(node.qualifiedOp);
-}
-
-export function shapeOf(value: Value | null | undefined): Shape | undefined {
-  return value?.type?.kind === 'tensor' ? (value.type.shape ?? undefined) : undefined;
-}
-
-export function dtypeOf(value: Value | null | undefined): DType | undefined {
-  return value?.type?.kind === 'tensor' ? value.type.dtype : undefined;
-}
-
-export function rankOf(value: Value | null | undefined): number | undefined {
-  return shapeOf(value)?.length;
-}
-
-/** Dimension `axis` where it is a number; negative axes count from the end. */
-export function sizeAt(value: Value | null | undefined, axis: number): number | undefined {
-  const dim: Dim | undefined = shapeOf(value)?.at(axis);
-  return typeof dim === 'number' ? dim : undefined;
 }
 
 /** A value whose type is unknown may be a float. */
