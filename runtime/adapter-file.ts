@@ -2,10 +2,16 @@
  * Adapter files: safetensors whose metadata holds the adapter's record (method, configuration, modules, digest of the
  * base weights). Keys are `<module path>.<parameter>`; matrices are stored as trained, [in, out].
  */
-import { ADAPTER_METADATA_KEY, type AdapterRecord, parseAdapterRecord } from '../passes/adapter-record.js';
+import {
+  ADAPTER_METADATA_KEY,
+  type AdapterParam,
+  type AdapterRecord,
+  parseAdapterRecord,
+} from '../passes/adapter-record.js';
 import { fail } from '../src/errors.js';
 import { encodeNumbers } from '../src/literals.js';
 import { type Tensor, tensorOfBytes } from '../src/tensor.js';
+import { isFloat } from '../src/types.js';
 import { digestFile } from './digest.js';
 import { loadTensor, numbersOf } from './host-tensor.js';
 import { type ReadPeftOptions, readPeft } from './peft/read.js';
@@ -42,7 +48,7 @@ export async function readAdapter(path: string, foreign?: ReadPeftOptions): Prom
     });
   const record = parseAdapterRecord(text, path);
   for (const site of record.sites)
-    for (const { key, shape } of Object.values(site.params)) checkTensor(path, key, shape, tensors.get(key));
+    for (const param of Object.values(site.params)) checkTensor(path, param, tensors.get(param.key));
   return { record, tensors, digest: await digestFile(path) };
 }
 
@@ -73,12 +79,21 @@ export async function modelTensors({ record, tensors }: AdapterFile): Promise<Ma
   return cast;
 }
 
-function checkTensor(path: string, key: string, shape: readonly number[], tensor: Tensor | undefined): void {
+function checkTensor(path: string, { key, shape, dtype }: AdapterParam, tensor: Tensor | undefined): void {
+  const wanted = `[${shape.join(', ')}]`;
   const found = tensor === undefined ? 'missing' : `[${tensor.dims.join(', ')}]`;
-  if (found !== `[${shape.join(', ')}]`)
+  const remedy = 'The file is incomplete or was edited; train again or restore it';
+  if (found !== wanted)
     fail('E_INVALID_DATA', {
-      message: `Tensor '${key}' is ${found}, the adapter's record says [${shape.join(', ')}]`,
+      message: `Tensor '${key}' is ${found}, the adapter's record says ${wanted}`,
       where: path,
-      remedy: 'The file is incomplete or was edited; train again or restore it',
+      remedy,
+    });
+  // Masters are wider than the model they go into; numbers and indices never take each other's place.
+  if (tensor !== undefined && isFloat(tensor.dtype) !== isFloat(dtype))
+    fail('E_INVALID_DATA', {
+      message: `Tensor '${key}' holds ${tensor.dtype}, the adapter's record says ${dtype}`,
+      where: path,
+      remedy,
     });
 }

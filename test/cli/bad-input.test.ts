@@ -9,8 +9,14 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { writeSafetensors } from '../../runtime/safetensors.js';
-import { tensorOfBytes } from '../../src/tensor.js';
+import { type AdapterParam, allParams } from '../../passes/adapter-record.js';
+import { writeAdapter } from '../../runtime/adapter-file.js';
+import { tensorOfNumbers } from '../../runtime/host-tensor.js';
+import { insert } from '../../runtime/library/insert.js';
+import { type WritableTensor, writeSafetensors } from '../../runtime/safetensors.js';
+import { readModel } from '../../src/onnx/index.js';
+import { elementsOf, type Tensor, tensorOfBytes } from '../../src/tensor.js';
+import { randomParameters } from '../helpers/adapters.js';
 import { fixturePath, modelFixture } from '../helpers/fixtures.js';
 import { cli, countingRecords, temporaryFolder, writeLines } from './support.js';
 
@@ -120,6 +126,35 @@ describe('models', () => {
       4,
       'peft-compile insert',
     );
+  });
+});
+
+describe('adapter files', () => {
+  it('that were edited by hand: indices of a sparse one as numbers, or outside the weight', async () => {
+    const model = readModel(bert);
+    const { record } = await insert(model, { method: 'pafi' });
+    const good = randomParameters(record, model);
+    const indices = allParams(record).find(({ dtype }) => dtype === 'int64') as AdapterParam;
+    const count = elementsOf(good.get(indices.key) as Tensor);
+    for (const [dtype, says] of [
+      ['float32', 'holds float32'],
+      ['int64', /outside its table/],
+    ] as const) {
+      const edited = tensorOfNumbers(dtype, [count], new Array<number>(count).fill(1 << 20));
+      await writeAdapter(
+        at('edited.safetensors'),
+        record,
+        new Map<string, WritableTensor>(good).set(indices.key, edited),
+        {
+          force: true,
+        },
+      );
+      await refused(
+        ['fold', bert, '-a', at('edited.safetensors'), '-o', at('never.onnx'), '--any-base'],
+        3,
+        says,
+      );
+    }
   });
 });
 
