@@ -10,6 +10,7 @@ import { inPlace, SHAPES_OF, trainedInPlace } from './parts/in-place.js';
  * exactly zero where no rotary embedding stands between it and the scores, because softmax does not see a shift that all
  * keys share; rounding alone moves it then. A model without biases (Llama) has nothing to train, unless linears without one get
  * one with `missing: add`, which starts at zero: `y' = y + b`. That is a node more, so it does not fold.
+ * Weight decay, where it is set, acts on biases and offsets too: it pulls them to zero, not to the base.
  */
 export default defineMethod({
   id: 'bitfit',

@@ -14,7 +14,8 @@ const config = z.strictObject({
 /**
  * The module itself trains: `W' = W_trained, b' = b_trained`, starting at the base's values. On a classifier it is PEFT's
  * `modules_to_save`; on query, key, value and attention output it is attention-only tuning (arXiv 2104.08771). The
- * adapter file holds the trained tensors whole.
+ * adapter file holds the trained tensors whole. Weight decay, where it is set, acts on all of them, biases and norms
+ * included: it pulls them to zero, not to the base.
  */
 export default defineMethod({
   id: 'full',

@@ -5,6 +5,7 @@ import { inPlace, SHAPES_OF, trainedInPlace } from './parts/in-place.js';
 /**
  * LayerNorm tuning: gain and offset of the norms train, RMSNorms have the gain alone: `y = normalize(x)·g_trained +
  * o_trained`. Where a module multiplies by one plus its weight (Gemma), the weight is what trains, as in PEFT.
+ * Weight decay, where it is set, acts on gains and offsets too: it pulls them to zero, not to the base.
  */
 export default defineMethod({
   id: 'ln-tuning',
