@@ -25,7 +25,7 @@ export {
   readAdapterRecord,
 } from '../passes/adapter-record.js';
 export type { CombineReport, CombineSettings } from '../passes/combine.js';
-export type { SharedPolicy } from '../passes/fold.js';
+export type { SharedPolicy, Unfolded } from '../passes/fold.js';
 export {
   type AttachOptions,
   attachAdapter,
@@ -53,6 +53,7 @@ export type { Fidelity } from '../runtime/fold/fidelity.js';
 export { type FoldedTensorReport, type FoldOptions, type FoldReport, fold } from '../runtime/fold/fold.js';
 export type { ComputeDType } from '../runtime/fold/folded-tensor.js';
 export type { FoldProof } from '../runtime/fold/proof.js';
+export { type AttachTrainedOptions, attach } from '../runtime/library/attach.js';
 export { type Combined, type CombineOptions, combine } from '../runtime/library/combine.js';
 export { type EmitAdaptedOptions, type EmitStepOptions, emit } from '../runtime/library/emit.js';
 export { insert } from '../runtime/library/insert.js';
@@ -104,6 +105,7 @@ export {
   type TensorInfo,
   type Tensors,
 } from '../runtime/session.js';
+export type { WeightedOptions } from '../runtime/weighted/combine.js';
 
 // Methods of one's own. `z` is the zod that their configurations are written with.
 
@@ -155,6 +157,7 @@ export type {
   SurveyedTensor,
   SurveyResult,
 } from '../passes/methods/contract/survey.js';
+export type { Weighted, WeightedFactors, WeightedParameters } from '../passes/methods/contract/weighted.js';
 export { METHODS as methods } from '../passes/methods/registry.js';
 export { definePreset, type Preset, type PresetDefinition } from '../passes/presets/preset.js';
 export { PRESETS as presets } from '../passes/presets/registry.js';

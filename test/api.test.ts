@@ -50,6 +50,7 @@ describe('the package', () => {
         "adapterOfCheckpoint",
         "applyEdit",
         "assertValid",
+        "attach",
         "attachAdapter",
         "attr",
         "backward",
