@@ -1,10 +1,16 @@
 import { z } from 'zod';
 import { constant, zeros } from '../../src/initializer.js';
 import { defineMethod, type ParamSpecs } from './contract/method.js';
+import { numberOf } from './contract/peft-format.js';
 import { ofFiles, onWeights } from './parts/on-weights.js';
 
 const config = z.strictObject({
   count: z.int().min(1).default(1).describe('Entries of the weight that change'),
+  rank: z
+    .int()
+    .min(1)
+    .default(32)
+    .describe('That number over the sum of the sizes of the module, as PEFT counts'),
 });
 
 /** Sparse high-rank adaptation: `W' = W + v` at places (output, input) that were chosen before training. */
@@ -37,6 +43,10 @@ export default defineMethod({
   peft: {
     types: ['SHIRA'],
     tensors: { linear: { values: { key: 'shira_weight' }, places: { key: 'shira_indices' } } },
-    settings: (_fields, module) => ({ count: module?.shapes.get('shira_weight')?.[0] ?? 1 }),
+    settings: (fields, module) => ({
+      count: module?.shapes.get('shira_weight')?.[0] ?? 1,
+      rank: numberOf(fields, 'r', 32),
+    }),
+    config: ({ rank }) => ({ r: rank, mask_type: 'random' }),
   },
 });

@@ -18,8 +18,8 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 /** What peft saves twice. */
 const TWICE = /\.original_module\.|\.modules_to_save\.|\.randlora_[AB]$/;
 
-/** SHiRA is not written; pruned ranks of AdaLoRA are written as zeros. */
-const exact = peftCases((one) => one.type !== 'SHIRA' && one.case !== 'adalora-pruned');
+/** Pruned ranks of AdaLoRA are written as zeros. */
+const exact = peftCases((one) => one.case !== 'adalora-pruned');
 
 it.each(exact)('$name', async ({ name, architecture, type }) => {
   const base = readModel(modelFixture(`${architecture}.dynamo.dynamic`).path);
