@@ -102,7 +102,7 @@ describe('examples/own-method.ts', () => {
 
     const unknown = cli('insert', base, '--method', 'column-scale', '-o', join(folder, 'x.onnx'));
     expect(unknown.status).toBe(4);
-    expect(unknown.stderr).toContain("no method 'column-scale'");
+    expect(unknown.stderr).toContain("no method or preset 'column-scale'");
   });
 });
 
