@@ -1,6 +1,6 @@
 /** Tensors of PEFT in our layout and back: elements are moved, never converted, whatever their dtype. */
 import type { PeftSlice, PeftTensor, PeftWhole } from '../../passes/methods/contract/peft-format.js';
-import { type Tensor, tensorOfBytes } from '../../src/tensor.js';
+import { type Tensor, type TensorData, tensorOfBytes } from '../../src/tensor.js';
 import { byteSize, type DType, isFloat } from '../../src/types.js';
 import { countOf, type HostTensor, loadTensor, numbersOf, tensorOfNumbers } from '../host-tensor.js';
 
@@ -49,6 +49,32 @@ export function peftShape(spec: PeftTensor, shape: readonly number[], outFirst: 
   return isTurned(spec, shape, outFirst) ? [...shape].reverse() : shape;
 }
 
+/** A payload whose elements stand elsewhere in another one; computed at every reading. */
+class MovedData implements TensorData {
+  readonly byteLength: number;
+  constructor(
+    readonly source: Tensor,
+    shape: readonly number[],
+    dtype: DType,
+    readonly move: (read: HostTensor) => HostTensor,
+  ) {
+    this.byteLength = byteSize(isFloat(dtype) ? source.dtype : dtype, countOf(shape));
+  }
+
+  read(offset: number, length: number): Uint8Array {
+    return this.#bytes().subarray(offset, offset + length);
+  }
+
+  async *stream(): AsyncGenerator<Uint8Array> {
+    yield this.#bytes();
+  }
+
+  #bytes(): Uint8Array {
+    const { dtype, dims, data } = this.source;
+    return this.move({ dtype, dims, data: data.inline ?? data.read(0, data.byteLength) }).data;
+  }
+}
+
 /** Whether a tensor of PEFT has the shape, up to padding and to the spatial axes of a 1 × 1 convolution. */
 export function fitsShape(
   { padded }: PeftTensor,
@@ -74,10 +100,19 @@ export async function toOurs(
   const fits = tensor.dims.join() === wanted.join();
   const turned = isTurned(spec, shape, outFirst);
   if (fits && !turned && (isFloat(dtype) || tensor.dtype === dtype)) return tensor;
-  let host = await loadTensor(tensor);
-  if (!fits) host = padded(host, wanted);
-  if (turned) host = transposed(host);
-  return handle(isFloat(dtype) ? host : tensorOfNumbers(dtype, host.dims, numbersOf(host)));
+  const move = (read: HostTensor): HostTensor => {
+    const whole = fits ? read : padded(read, wanted);
+    const ours = turned ? transposed(whole) : whole;
+    return isFloat(dtype) ? ours : tensorOfNumbers(dtype, shape, numbersOf(ours));
+  };
+  // Payloads of files are moved when they are asked for, so that a folder is never in memory as a whole.
+  if (tensor.data.stream === undefined)
+    return {
+      dtype: isFloat(dtype) ? tensor.dtype : dtype,
+      dims: shape,
+      data: new MovedData(tensor, shape, dtype, move),
+    };
+  return handle(move(await loadTensor(tensor)));
 }
 
 function within(dims: readonly number[], shape: readonly number[]): boolean {
