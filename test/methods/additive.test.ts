@@ -173,8 +173,7 @@ describe('what cannot be', () => {
       }),
     ).rejects.toMatchObject({
       code: 'E_UNSUPPORTED',
-      message: expect.stringContaining('no longer tells apart'),
-      remedy: expect.stringContaining('dynamo=True'),
+      message: expect.stringMatching(/tokens of an example.*dynamo=True/),
     });
   });
 

@@ -26,7 +26,7 @@ export function gateParams(dim: number, gating: boolean, key: string): ParamSpec
 /** Why a module that reads values of so many axes cannot be gated; undefined where it can, or the axes are not known. */
 export function withoutTokens(rank: number | undefined): string | undefined {
   return rank !== undefined && rank < 3
-    ? 'its gate would be averaged over the tokens of an example, which its input has no axis for; leave gating off to adapt it'
+    ? 'its gate would be averaged over the tokens of an example, which its input has no axis for; leave gating off to adapt it, or export with dynamo=True, which keeps the axes'
     : undefined;
 }
 
