@@ -97,15 +97,19 @@ export function methodsDocs(root: string, methods: readonly Method[] = METHODS):
   return [HEADER, table, measured(root), ...chapters, ...presets].join('\n\n').replaceAll(/\n{3,}/g, '\n\n');
 }
 
-/** Tables of `npm run bench -- --suite methods --json docs/measured/methods.json`, where it was run. */
+/** Tables of `npm run bench -- --suite methods --rounds 9 --runs 2 --json docs/measured/methods.json`, where it was run. */
 function measured(root: string): string {
   const file = join(root, 'docs/measured/methods.json');
   if (!existsSync(file)) return '';
   const { suites } = z
     .object({ suites: z.object({ methods: z.object({ tables: z.array(z.unknown()) }) }) })
     .parse(JSON.parse(readFileSync(file, 'utf8')));
-  const text = suites.methods.tables.map((table) => formatTable(table as Table)).join('\n');
-  return `## Measured\n\n\`npm run bench -- --suite methods --json docs/measured/methods.json\`\n\n${text}`;
+  const rounded = (value: number) => (Number.isInteger(value) ? String(value) : value.toFixed(2));
+  const text = (suites.methods.tables as Table[])
+    .map((table) => ({ ...table, columns: table.columns.map((column) => ({ ...column, format: rounded })) }))
+    .map(formatTable)
+    .join('\n');
+  return `## Measured\n\n\`npm run bench -- --suite methods --rounds 9 --runs 2 --json docs/measured/methods.json\`\n\n${text}`;
 }
 
 function chapter(method: Method, file: string): string {
