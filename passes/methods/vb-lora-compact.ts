@@ -1,12 +1,13 @@
 import { z } from 'zod';
 import type { Value } from '../../src/graph.js';
-import { constant, type Random, uniform } from '../../src/initializer.js';
+import { constant, type Random } from '../../src/initializer.js';
 import type { Ops } from '../../src/ops/ops.generated.js';
 import type { LinearDims } from '../sites/views.js';
 import { type DerivedInit, derived } from './contract/derived.js';
 import { defineMethod, type ParamSpec, type ParamSpecs, type ParamValues } from './contract/method.js';
 import { numberOf } from './contract/peft-format.js';
 import {
+  bankOf,
   indivisible,
   intoRank,
   type Mixture,
@@ -88,12 +89,7 @@ export default defineMethod({
   startsAsBase: false,
   internal: 'it is what vb-lora with compact: true saves',
   shared: (_sites, { vectors, vectorLength }): ParamSpecs<'bank'> => ({
-    bank: {
-      shape: [vectors, vectorLength],
-      init: uniform(0.02),
-      key: 'vblora_vector_bank',
-      group: 'vectors',
-    },
+    bank: bankOf(vectors, vectorLength),
   }),
   sites: {
     linear: {

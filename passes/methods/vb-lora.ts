@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import type { Value } from '../../src/graph.js';
-import { normal, uniform } from '../../src/initializer.js';
+import { normal } from '../../src/initializer.js';
 import type { Ops } from '../../src/ops/ops.generated.js';
 import type { DType } from '../../src/types.js';
 import type { LinearDims } from '../sites/views.js';
@@ -8,7 +8,14 @@ import { defineMethod, type ParamValues } from './contract/method.js';
 import { numberOf } from './contract/peft-format.js';
 import { branchDropout } from './parts/low-rank.js';
 import { narrowed, widened } from './parts/precision.js';
-import { indivisible, intoRank, type Mixture, outOfRank, pieceCounts } from './parts/vb-lora-matrices.js';
+import {
+  bankOf,
+  indivisible,
+  intoRank,
+  type Mixture,
+  outOfRank,
+  pieceCounts,
+} from './parts/vb-lora-matrices.js';
 import vbLoraCompact, { compacted } from './vb-lora-compact.js';
 
 const config = z
@@ -75,12 +82,7 @@ export default defineMethod({
   learningRate: 5e-3,
   startsAsBase: false,
   shared: (_sites, { vectors, vectorLength, bankBound }) => ({
-    bank: {
-      shape: [vectors, vectorLength],
-      init: uniform(bankBound),
-      key: 'vblora_vector_bank',
-      group: 'vectors',
-    },
+    bank: bankOf(vectors, vectorLength, bankBound),
   }),
   sites: {
     linear: {

@@ -7,6 +7,7 @@ import { storedElements } from '../../runtime/collapse.js';
 import { adapterOfCheckpoint } from '../../runtime/train/save.js';
 import { readModel } from '../onnx/index.js';
 import pc from './colour.js';
+import { writing } from './options.js';
 import { formatCount, print, printJson } from './output.js';
 
 interface AdapterFlags {
@@ -18,17 +19,16 @@ interface AdapterFlags {
 }
 
 export function adapterCommand(): Command {
-  return new Command('adapter')
-    .summary('write the adapter file of a checkpoint')
-    .description(
-      'Write the adapter that a checkpoint stands for, as train does at the end of a run: frozen tensors join the trained ones, and structure that only training needs is evaluated and left out.',
-    )
-    .argument('<model>', 'adapted ONNX model, or the folder of graphs, that the run trained')
-    .requiredOption('-c, --checkpoint <file>', 'file of the checkpoints folder of the run')
-    .requiredOption('-o, --out <file>', 'where the adapter goes')
-    .option('--force', 'overwrite the output')
-    .option('--quiet', 'no report, only errors and warnings')
-    .option('--json', 'print a JSON report')
+  return writing(
+    new Command('adapter')
+      .summary('write the adapter file of a checkpoint')
+      .description(
+        'Write the adapter that a checkpoint stands for, as train does at the end of a run: frozen tensors join the trained ones, and structure that only training needs is evaluated and left out.',
+      )
+      .argument('<model>', 'adapted ONNX model, or the folder of graphs, that the run trained')
+      .requiredOption('-c, --checkpoint <file>', 'file of the checkpoints folder of the run')
+      .requiredOption('-o, --out <file>', 'where the adapter goes'),
+  )
     .addHelpText(
       'after',
       `

@@ -2,6 +2,7 @@ import { Command, InvalidArgumentError } from 'commander';
 import { combine } from '../../runtime/library/combine.js';
 import { loadUserConfig } from './config.js';
 import { addConfigOptions } from './config-option.js';
+import { writing } from './options.js';
 import { print, printJson, warn } from './output.js';
 import { table } from './table.js';
 
@@ -17,24 +18,23 @@ interface CombineFlags {
 }
 
 export function combineCommand(): Command {
-  const command = new Command('combine')
-    .summary('put several trained adapters into one model')
-    .description(
-      'Put several trained adapters of one base into one inference model. An int64 scalar input chooses among them at every run; index 0 is the base itself.',
-    )
-    .argument('<model>', 'base ONNX model')
-    .requiredOption(
-      '-a, --adapter <name=file>',
-      'adapter.safetensors of a training run, under a name; repeatable, in the order of the indices',
-      named,
-    )
-    .requiredOption('-o, --out <file>', 'where the combined model goes')
-    .option('--input <name>', 'name of the input that chooses', 'adapter')
-    .option('--no-none', 'leave out the entry for the base; indices then start with the first adapter')
-    .option('--any-base', 'take adapters that were trained on other weights')
-    .option('--force', 'overwrite the output')
-    .option('--quiet', 'no report, only errors and warnings')
-    .option('--json', 'print a JSON report');
+  const command = writing(
+    new Command('combine')
+      .summary('put several trained adapters into one model')
+      .description(
+        'Put several trained adapters of one base into one inference model. An int64 scalar input chooses among them at every run; index 0 is the base itself.',
+      )
+      .argument('<model>', 'base ONNX model')
+      .requiredOption(
+        '-a, --adapter <name=file>',
+        'adapter.safetensors of a training run, under a name; repeatable, in the order of the indices',
+        named,
+      )
+      .requiredOption('-o, --out <file>', 'where the combined model goes')
+      .option('--input <name>', 'name of the input that chooses', 'adapter')
+      .option('--no-none', 'leave out the entry for the base; indices then start with the first adapter')
+      .option('--any-base', 'take adapters that were trained on other weights'),
+  );
   return addConfigOptions(command)
     .addHelpText(
       'after',

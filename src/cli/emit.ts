@@ -8,6 +8,7 @@ import { fail } from '../errors.js';
 import { readModel, writeModel } from '../onnx/index.js';
 import { choice } from './choice.js';
 import { loadUserConfig } from './config.js';
+import { writing } from './options.js';
 import { formatCount, print, printJson } from './output.js';
 import { addStepOptions, type StepFlags, stepOptions } from './step-options.js';
 
@@ -22,30 +23,29 @@ interface EmitFlags extends StepFlags {
 }
 
 export function emitCommand(): Command {
-  const command = new Command('emit')
-    .summary('emit training graphs, or the adapted inference graph')
-    .description(
-      `Emit graphs from an adapted model.
+  const command = writing(
+    new Command('emit')
+      .summary('emit training graphs, or the adapted inference graph')
+      .description(
+        `Emit graphs from an adapted model.
   step     forward, backward, clipping and optimizer in standard ONNX ops: tensors in, tensors out, for any ONNX Runtime.
            The folder holds the graphs, ${MANIFEST_FILE} (what to feed and what comes back) and the first parameters.
   adapted  the inference graph with the adapter beside the base weights: as it was inserted, or trained, for which
            the base model and --adapter are given.`,
-    )
-    .argument('<model>', 'model that peft-compile insert wrote; the base model with --adapter')
-    .requiredOption('-o, --out <path>', 'folder (step) or file (adapted)')
-    .addOption(choice('--target <id>', 'what to emit', ['step', 'adapted']).default('step'))
-    .addOption(
-      choice(
-        '--adapter-io <mode>',
-        'adapted target: adapters as weights, or as required inputs that serve many adapters',
-        ['weights', 'inputs'],
-      ).default('weights'),
-    )
-    .option('-a, --adapter <file>', 'adapted target: the trained adapter to put into the base model')
-    .option('--any-base', 'take an adapter that was trained on other weights')
-    .option('--force', 'overwrite the output')
-    .option('--quiet', 'no report, only errors and warnings')
-    .option('--json', 'print a JSON report');
+      )
+      .argument('<model>', 'model that peft-compile insert wrote; the base model with --adapter')
+      .requiredOption('-o, --out <path>', 'folder (step) or file (adapted)')
+      .addOption(choice('--target <id>', 'what to emit', ['step', 'adapted']).default('step'))
+      .addOption(
+        choice(
+          '--adapter-io <mode>',
+          'adapted target: adapters as weights, or as required inputs that serve many adapters',
+          ['weights', 'inputs'],
+        ).default('weights'),
+      )
+      .option('-a, --adapter <file>', 'adapted target: the trained adapter to put into the base model')
+      .option('--any-base', 'take an adapter that was trained on other weights'),
+  );
   return addStepOptions(command)
     .addHelpText(
       'after',

@@ -5,6 +5,7 @@ import { readModuleMap } from '../../runtime/peft/map-file.js';
 import { choice } from './choice.js';
 import { loadUserConfig } from './config.js';
 import { addConfigOptions } from './config-option.js';
+import { writing } from './options.js';
 import { print, printJson } from './output.js';
 
 interface ExportFlags {
@@ -20,27 +21,26 @@ interface ExportFlags {
 }
 
 export function exportCommand(): Command {
-  const command = new Command('export')
-    .summary('write an adapter in the format of another tool')
-    .description(
-      `Write an adapter in the format of another tool: ${EXPORT_FORMATS.map(({ id, summary }) => `${id} (${summary})`).join('; ')}.`,
-    )
-    .argument('<adapter>', 'adapter.safetensors of a training run')
-    .requiredOption('-o, --out <path>', 'where it goes: a folder for peft, a file for the others')
-    .addOption(
-      choice(
-        '-f, --format <format>',
-        'what is written',
-        EXPORT_FORMATS.map(({ id }) => id),
-      ).default('peft'),
-    )
-    .option('--base <name>', 'peft: name or path of the base, as from_pretrained takes it')
-    .option('--task <type>', 'peft: CAUSAL_LM, SEQ_CLS, …; prompts and prefixes need it')
-    .option('--map <file>', 'peft: JSON, module of the graph to module in PEFT, where names differ')
-    .option('--conv1d', 'peft: modules that are stored whole are Conv1D, as those of GPT-2')
-    .option('--force', 'overwrite the output')
-    .option('--quiet', 'no report, only errors and warnings')
-    .option('--json', 'print a JSON report');
+  const command = writing(
+    new Command('export')
+      .summary('write an adapter in the format of another tool')
+      .description(
+        `Write an adapter in the format of another tool: ${EXPORT_FORMATS.map(({ id, summary }) => `${id} (${summary})`).join('; ')}.`,
+      )
+      .argument('<adapter>', 'adapter.safetensors of a training run')
+      .requiredOption('-o, --out <path>', 'where it goes: a folder for peft, a file for the others')
+      .addOption(
+        choice(
+          '-f, --format <format>',
+          'what is written',
+          EXPORT_FORMATS.map(({ id }) => id),
+        ).default('peft'),
+      )
+      .option('--base <name>', 'peft: name or path of the base, as from_pretrained takes it')
+      .option('--task <type>', 'peft: CAUSAL_LM, SEQ_CLS, …; prompts and prefixes need it')
+      .option('--map <file>', 'peft: JSON, module of the graph to module in PEFT, where names differ')
+      .option('--conv1d', 'peft: modules that are stored whole are Conv1D, as those of GPT-2'),
+  );
   return addConfigOptions(command)
     .addHelpText(
       'after',

@@ -8,7 +8,7 @@ import { choice } from './choice.js';
 import pc from './colour.js';
 import { loadUserConfig } from './config.js';
 import { addConfigOptions } from './config-option.js';
-import { integer, number, numbers } from './options.js';
+import { integer, number, numbers, writing } from './options.js';
 import { formatPercent, print, printJson, warn } from './output.js';
 import { table } from './table.js';
 
@@ -34,60 +34,59 @@ interface FoldFlags {
 }
 
 export function foldCommand(): Command {
-  const command = new Command('fold')
-    .summary('fold an adapter into the weights of its base model')
-    .description(
-      "Fold an adapter into the weights of its base model. The merged model is the base's own graph with other numbers: that is proved after writing, tensor by tensor and node by node.",
-    )
-    .argument('<model>', 'base ONNX model')
-    .requiredOption(
-      '-a, --adapter <file>',
-      'adapter.safetensors of a training run, or a folder that Hugging Face PEFT saved; repeatable',
-      (path: string, previous: readonly string[] = []) => [...previous, path],
-    )
-    .option('-o, --out <file>', 'where the merged model goes')
-    .option('--verify', 'run the unfolded and the merged model on the same inputs and compare')
-    .option('--dry-run', 'print the plan and write nothing')
-    .addOption(
-      choice(
-        '--shared <policy>',
-        'weights that others read too: copy them, change them for all, or refuse',
-        SHARED_POLICIES,
-      ).default('clone'),
-    )
-    .addOption(
-      choice('--compute-dtype <dtype>', 'precision the formula is evaluated in', [
-        'float32',
-        'float64',
-      ]).default('float32'),
-    )
-    .addOption(
-      choice(
-        '--external-data <mode>',
-        'where weights go: as in the base, into the model, or into a file beside it',
-        ['keep', 'inline', 'file'],
-      ).default('keep'),
-    )
-    .option('--keep', 'fold what folds and leave the rest of the adapter in the graph')
-    .option('--weights <numbers...>', 'one weight per adapter, for several (default: 1 each)', numbers)
-    .addOption(
-      choice(
-        '--combine <type>',
-        'how several adapters are made one, as in PEFT; cat is the exact sum (default: cat)',
-        Object.keys(COMBINATIONS),
-      ),
-    )
-    .option('--density <share>', 'share of the entries that ties, dare and magnitude_prune keep', number)
-    .option('--combine-rank <r>', 'rank that svd combinations keep', integer)
-    .option('--map <file>', 'JSON: module in the PEFT folder to module of the model, where names differ')
-    .option(
-      '--base-weights <file>',
-      'model.safetensors of the base: modules of a PEFT folder are found by the numbers of their weights',
-    )
-    .option('--any-base', 'fold into weights other than those of the training run, or a second time')
-    .option('--force', 'overwrite the output')
-    .option('--quiet', 'no report, only errors and warnings')
-    .option('--json', 'print a JSON report');
+  const command = writing(
+    new Command('fold')
+      .summary('fold an adapter into the weights of its base model')
+      .description(
+        "Fold an adapter into the weights of its base model. The merged model is the base's own graph with other numbers: that is proved after writing, tensor by tensor and node by node.",
+      )
+      .argument('<model>', 'base ONNX model')
+      .requiredOption(
+        '-a, --adapter <file>',
+        'adapter.safetensors of a training run, or a folder that Hugging Face PEFT saved; repeatable',
+        (path: string, previous: readonly string[] = []) => [...previous, path],
+      )
+      .option('-o, --out <file>', 'where the merged model goes')
+      .option('--verify', 'run the unfolded and the merged model on the same inputs and compare')
+      .option('--dry-run', 'print the plan and write nothing')
+      .addOption(
+        choice(
+          '--shared <policy>',
+          'weights that others read too: copy them, change them for all, or refuse',
+          SHARED_POLICIES,
+        ).default('clone'),
+      )
+      .addOption(
+        choice('--compute-dtype <dtype>', 'precision the formula is evaluated in', [
+          'float32',
+          'float64',
+        ]).default('float32'),
+      )
+      .addOption(
+        choice(
+          '--external-data <mode>',
+          'where weights go: as in the base, into the model, or into a file beside it',
+          ['keep', 'inline', 'file'],
+        ).default('keep'),
+      )
+      .option('--keep', 'fold what folds and leave the rest of the adapter in the graph')
+      .option('--weights <numbers...>', 'one weight per adapter, for several (default: 1 each)', numbers)
+      .addOption(
+        choice(
+          '--combine <type>',
+          'how several adapters are made one, as in PEFT; cat is the exact sum (default: cat)',
+          Object.keys(COMBINATIONS),
+        ),
+      )
+      .option('--density <share>', 'share of the entries that ties, dare and magnitude_prune keep', number)
+      .option('--combine-rank <r>', 'rank that svd combinations keep', integer)
+      .option('--map <file>', 'JSON: module in the PEFT folder to module of the model, where names differ')
+      .option(
+        '--base-weights <file>',
+        'model.safetensors of the base: modules of a PEFT folder are found by the numbers of their weights',
+      )
+      .option('--any-base', 'fold into weights other than those of the training run, or a second time'),
+  );
   return addConfigOptions(command)
     .addHelpText(
       'after',

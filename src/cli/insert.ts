@@ -5,7 +5,7 @@ import { readModel, writeModel } from '../onnx/index.js';
 import { type CompositionFlags, compose } from './composition.js';
 import { loadUserConfig } from './config.js';
 import { addConfigOptions } from './config-option.js';
-import { indexList, integer, number, numberPair, pair, words } from './options.js';
+import { indexList, integer, number, numberPair, pair, words, writing } from './options.js';
 import { formatCount, formatPercent, print, printJson, warn } from './output.js';
 import { table } from './table.js';
 
@@ -18,41 +18,40 @@ interface InsertFlags extends CompositionFlags {
 }
 
 export function insertCommand(): Command {
-  const command = new Command('insert')
-    .summary('insert PEFT methods into a model')
-    .description(
-      'Insert a PEFT method, or several, into a model. The result computes what the base computes until it is trained, unless the method says otherwise.',
-    )
-    .argument('<model>', 'ONNX model')
-    .requiredOption('-o, --out <file>', 'where the adapted model goes')
-    .option(
-      '-m, --method <id>',
-      'method or preset, see peft-compile methods; repeatable, in the order in which they stack (default: those of the config file, else lora)',
-      words,
-    )
-    .option(
-      '-t, --targets <names...>',
-      "module names or path endings, role:query, all-linear or all; lora:query for one of several methods (default: the method's own)",
-    )
-    .option('--regex <pattern>', 'regular expression for whole module paths, instead of --targets')
-    .option('--exclude <names...>', 'modules to leave out')
-    .option('--layers <indices>', 'only these layers, e.g. 0-3,7', indexList)
-    .option('--rank <r>', 'rank of the update, for methods that have one', integer)
-    .option('--alpha <a>', 'scaling numerator, for methods that have one', number)
-    .option('--rslora', 'scale by alpha/√rank (lora)')
-    .option('--dropout <p>', 'dropout on the adapter input while training', number)
-    .option('--rank-pattern <pattern=r>', 'rank for matching modules; repeatable', numberPair)
-    .option('--alpha-pattern <pattern=a>', 'alpha for matching modules; repeatable', numberPair)
-    .option(
-      '--set <key=value>',
-      'any other setting; lora.key=value for one of several methods; repeatable',
-      pair,
-    )
-    .option('--modules-to-save <names...>', 'train these modules in full as well, such as a new classifier')
-    .option('--seed <n>', 'seed of the initial values (default: 0)', integer)
-    .option('--force', 'overwrite the output')
-    .option('--quiet', 'no report, only errors and warnings')
-    .option('--json', 'print a JSON report');
+  const command = writing(
+    new Command('insert')
+      .summary('insert PEFT methods into a model')
+      .description(
+        'Insert a PEFT method, or several, into a model. The result computes what the base computes until it is trained, unless the method says otherwise.',
+      )
+      .argument('<model>', 'ONNX model')
+      .requiredOption('-o, --out <file>', 'where the adapted model goes')
+      .option(
+        '-m, --method <id>',
+        'method or preset, see peft-compile methods; repeatable, in the order in which they stack (default: those of the config file, else lora)',
+        words,
+      )
+      .option(
+        '-t, --targets <names...>',
+        "module names or path endings, role:query, all-linear or all; lora:query for one of several methods (default: the method's own)",
+      )
+      .option('--regex <pattern>', 'regular expression for whole module paths, instead of --targets')
+      .option('--exclude <names...>', 'modules to leave out')
+      .option('--layers <indices>', 'only these layers, e.g. 0-3,7', indexList)
+      .option('--rank <r>', 'rank of the update, for methods that have one', integer)
+      .option('--alpha <a>', 'scaling numerator, for methods that have one', number)
+      .option('--rslora', 'scale by alpha/√rank (lora)')
+      .option('--dropout <p>', 'dropout on the adapter input while training', number)
+      .option('--rank-pattern <pattern=r>', 'rank for matching modules; repeatable', numberPair)
+      .option('--alpha-pattern <pattern=a>', 'alpha for matching modules; repeatable', numberPair)
+      .option(
+        '--set <key=value>',
+        'any other setting; lora.key=value for one of several methods; repeatable',
+        pair,
+      )
+      .option('--modules-to-save <names...>', 'train these modules in full as well, such as a new classifier')
+      .option('--seed <n>', 'seed of the initial values (default: 0)', integer),
+  );
   return addConfigOptions(command)
     .addHelpText(
       'after',

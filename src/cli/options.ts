@@ -1,5 +1,13 @@
-/** Parsers of option values, shared by the verbs. They throw commander's own error, which names the option. */
-import { InvalidArgumentError } from 'commander';
+/** What the verbs' options share. Parsers of values throw commander's own error, which names the option. */
+import { type Command, InvalidArgumentError } from 'commander';
+
+/** The options of every verb that writes a result and reports on it. */
+export function writing(command: Command): Command {
+  return command
+    .option('--force', 'overwrite the output')
+    .option('--quiet', 'no report, only errors and warnings')
+    .option('--json', 'print a JSON report');
+}
 
 export function integer(text: string): number {
   const value = text.trim() === '' ? Number.NaN : Number(text);

@@ -7,7 +7,7 @@ import { readAdapterRecord, trainableParams } from '../../passes/adapter-record.
 import adalora from '../../passes/methods/adalora.js';
 import { budgetAt } from '../../passes/methods/parts/adalora-allocator.js';
 import { Collator } from '../../runtime/data/batch.js';
-import type { Dataset, Example } from '../../runtime/data/dataset.js';
+import type { Dataset } from '../../runtime/data/dataset.js';
 import { type HostTensor, loadTensor, numbersOf, tensorOfNumbers } from '../../runtime/host-tensor.js';
 import { emit } from '../../runtime/library/emit.js';
 import { insert } from '../../runtime/library/insert.js';
@@ -19,6 +19,7 @@ import { train } from '../../runtime/train/train.js';
 import { readModel } from '../../src/onnx/index.js';
 import { cliJson } from '../cli/support.js';
 import { repositoryRoot } from '../helpers/fixtures.js';
+import { recordedData } from '../helpers/recorded-data.js';
 
 const reference = join(repositoryRoot, 'fixtures/reference/methods');
 const folder = mkdtempSync(join(tmpdir(), 'adalora-'));
@@ -48,27 +49,8 @@ function read(architecture: string): Reference {
 }
 
 /** Rows of the recorded batches as one data set, in order. */
-async function batches(architecture: string, count: number): Promise<Dataset> {
-  const { tensors } = readSafetensors(join(reference, `${architecture}-batches.safetensors`));
-  const examples: Example[] = [];
-  for (let i = 0; i < count; i++) {
-    const columns = [];
-    for (const [key, tensor] of tensors)
-      if (key.startsWith(`batch${i}.`))
-        columns.push([key.slice(`batch${i}.`.length), await loadTensor(tensor)] as const);
-    for (let row = 0; row < 4; row++)
-      examples.push({
-        where: `batch ${i}, row ${row}`,
-        tensors: new Map(
-          columns.map(([key, tensor]) => {
-            const dims = tensor.dims.slice(1);
-            const width = dims.reduce((p, d) => p * d, 1);
-            return [key, { dims, values: numbersOf(tensor).slice(row * width, (row + 1) * width) }];
-          }),
-        ),
-      });
-  }
-  return { source: architecture, length: examples.length, example: (index) => examples[index]! };
+function batches(architecture: string, count: number): Promise<Dataset> {
+  return recordedData(join(reference, `${architecture}-batches.safetensors`), count);
 }
 
 /** PEFT keeps factors as [rank, in], [rank, 1] and [out, rank]. */

@@ -9,7 +9,7 @@ import { emitStep } from '../../passes/targets/step.js';
 import { readAdapter } from '../../runtime/adapter-file.js';
 import { artifactsInMemory, loadArtifacts, writeArtifacts } from '../../runtime/artifacts.js';
 import { Collator } from '../../runtime/data/batch.js';
-import type { Dataset, Example } from '../../runtime/data/dataset.js';
+import type { Dataset } from '../../runtime/data/dataset.js';
 import { type HostTensor, loadTensor, numbersOf, tensorOfNumbers } from '../../runtime/host-tensor.js';
 import { readSafetensors } from '../../runtime/safetensors.js';
 import { evaluate } from '../../runtime/train/evaluate.js';
@@ -17,6 +17,7 @@ import { Stepper } from '../../runtime/train/stepper.js';
 import { train } from '../../runtime/train/train.js';
 import { readModel } from '../../src/onnx/index.js';
 import { repositoryRoot } from '../helpers/fixtures.js';
+import { recordedData } from '../helpers/recorded-data.js';
 
 const models = join(repositoryRoot, 'fixtures/models');
 const reference = join(repositoryRoot, 'fixtures/reference');
@@ -40,32 +41,6 @@ interface Recorded {
   readonly steps: number;
   readonly losses: readonly number[];
   readonly gradientNorms: readonly number[];
-}
-
-/** The rows of the recorded batches as one data set, in order. */
-async function recordedData(name: string, batches: number): Promise<Dataset> {
-  const { tensors } = readSafetensors(join(reference, `${name}.safetensors`));
-  const examples: Example[] = [];
-  for (let i = 0; i < batches; i++) {
-    const prefix = `batch${i}.`;
-    const columns = await Promise.all(
-      [...tensors]
-        .filter(([key]) => key.startsWith(prefix))
-        .map(async ([key, tensor]) => [key.slice(prefix.length), await loadTensor(tensor)] as const),
-    );
-    for (let row = 0; row < 4; row++)
-      examples.push({
-        where: `batch ${i}, row ${row}`,
-        tensors: new Map(
-          columns.map(([key, tensor]) => {
-            const dims = tensor.dims.slice(1);
-            const width = dims.reduce((p, d) => p * d, 1);
-            return [key, { dims, values: numbersOf(tensor).slice(row * width, (row + 1) * width) }];
-          }),
-        ),
-      });
-  }
-  return { source: name, length: examples.length, example: (index) => examples[index]! };
 }
 
 /** peft's first values, [out, in] there, [in, out] here. */
@@ -111,7 +86,10 @@ describe.skipIf(!existsSync(reference))('training exported transformers', () => 
       const norms: number[] = [];
       const result = await train({
         artifacts,
-        data: await recordedData(name, recorded.steps * recorded.accumulation),
+        data: await recordedData(
+          join(reference, `${name}.safetensors`),
+          recorded.steps * recorded.accumulation,
+        ),
         initial: await recordedInit(
           name,
           artifacts.manifest.params.map(({ key }) => key),

@@ -1,7 +1,9 @@
 /** Low-rank factors that are put together from vectors of a bank. */
 import type { Value } from '../../../src/graph.js';
+import { uniform } from '../../../src/initializer.js';
 import type { Ops } from '../../../src/ops/ops.generated.js';
 import type { LinearDims } from '../../sites/views.js';
+import type { ParamSpec } from '../contract/method.js';
 
 export interface Pieces {
   readonly rank: number;
@@ -12,6 +14,11 @@ export interface Pieces {
 export interface Mixture {
   readonly indices: Value;
   readonly weights: Value;
+}
+
+/** The bank that all modules share, uniform within ± `bound` at the start. */
+export function bankOf(vectors: number, length: number, bound = 0.02): ParamSpec {
+  return { shape: [vectors, length], init: uniform(bound), key: 'vblora_vector_bank', group: 'vectors' };
 }
 
 /** How many pieces each factor has: A is [rank, in / length] of them, B [out / length, rank]. */
