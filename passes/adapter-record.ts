@@ -72,7 +72,7 @@ export const adapterRecordSchema = z.looseObject({
   base: z.string().optional(),
   /** By entry, then in model order. */
   sites: z.array(adapterSite),
-  /** Models of opset 18 in the textual syntax, of which sites collapse; see `passes/collapse.ts`. */
+  /** Models of opset 18 in the textual syntax, of which sites collapse; see `passes/insert/collapse.ts`. */
   formulas: z.array(z.string()).optional(),
 });
 

@@ -24,16 +24,16 @@ export {
   type AdapterSite,
   readAdapterRecord,
 } from '../passes/adapter-record.js';
-export type { CombineReport, CombineSettings } from '../passes/combine.js';
-export type { SharedPolicy, Unfolded } from '../passes/fold.js';
+export type { CombineReport, CombineSettings } from '../passes/combine/combine.js';
+export type { SharedPolicy, Unfolded } from '../passes/fold/plan.js';
 export {
   type AttachOptions,
   attachAdapter,
   type InsertOptions,
   type InsertReport,
   type InsertSettings,
-} from '../passes/insert.js';
-export type { SkippedSite } from '../passes/insert-plan.js';
+} from '../passes/insert/insert.js';
+export type { SkippedSite } from '../passes/insert/plan.js';
 export type * from '../passes/inspect/report.js';
 export type { Targeting } from '../passes/sites/targeting.js';
 export type { AdaptedOptions } from '../passes/targets/adapted.js';
@@ -110,7 +110,8 @@ export type { WeightedOptions } from '../runtime/weighted/combine.js';
 // Methods of one's own. `z` is the zod that their configurations are written with.
 
 export { z } from 'zod';
-export type { EntryTargeting, InsertEntry } from '../passes/insert-entry.js';
+export type { EntryTargeting, InsertEntry } from '../passes/insert/entry.js';
+export { savedModules } from '../passes/insert/saved-modules.js';
 export type { Configurable } from '../passes/methods/contract/configurable.js';
 export {
   baseValue,
@@ -161,7 +162,6 @@ export type { Weighted, WeightedFactors, WeightedParameters } from '../passes/me
 export { METHODS as methods } from '../passes/methods/registry.js';
 export { definePreset, type Preset, type PresetDefinition } from '../passes/presets/preset.js';
 export { PRESETS as presets } from '../passes/presets/registry.js';
-export { savedModules } from '../passes/saved-modules.js';
 export type {
   AttentionDims,
   Dims,
@@ -194,8 +194,8 @@ export {
 
 // Passes, losses, optimizers and gradient rules of one's own.
 
-export { type BackwardOptions, type BackwardResult, backward } from '../passes/backward.js';
 export { type Anchor, applyEdit, type Edit, type Redirect } from '../passes/edit.js';
+export { type BackwardOptions, type BackwardResult, backward } from '../passes/grad/backward.js';
 export type { GradientContext } from '../passes/grad/context.js';
 export {
   type Contribution,

@@ -153,7 +153,7 @@ describe('the package', () => {
       }
     // One field of a plan, bases whose members are part of what extends them, and what a class that is exported as a type is constructed from.
     const inner = [
-      'passes/fold.ts:FoldPlan',
+      'passes/fold/plan.ts:FoldPlan',
       'passes/sites/site.ts:SiteBase',
       'runtime/library/emit.ts:Destination',
       'runtime/session-protocol.ts:CreatedReply',

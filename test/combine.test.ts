@@ -1,8 +1,8 @@
 /** Several adapters in one graph, chosen by an input: every choice computes what its adapter alone computes. */
 import ort from 'onnxruntime-node';
 import { afterAll, describe, expect, it } from 'vitest';
-import { attachAdapter } from '../passes/insert.js';
-import type { InsertEntry } from '../passes/insert-entry.js';
+import type { InsertEntry } from '../passes/insert/entry.js';
+import { attachAdapter } from '../passes/insert/insert.js';
 import { type AdapterFile, writeAdapter } from '../runtime/adapter-file.js';
 import { numbersOf } from '../runtime/host-tensor.js';
 import { type CombineOptions, combine } from '../runtime/library/combine.js';

@@ -1,8 +1,8 @@
 /** What methods learn of the base's weights before they are inserted: surveys, and initial values derived from them. */
 import { describe, expect, test } from 'vitest';
 import { z } from 'zod';
-import { insert as insertPass } from '../passes/insert.js';
-import { planInsert } from '../passes/insert-plan.js';
+import { insert as insertPass } from '../passes/insert/insert.js';
+import { planInsert } from '../passes/insert/plan.js';
 import { baseValue, type DerivedInit, derived, type HostArray } from '../passes/methods/contract/derived.js';
 import { defineMethod, type Method } from '../passes/methods/contract/method.js';
 import type { Survey, SurveyResult } from '../passes/methods/contract/survey.js';

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 import { hasGradient } from '../passes/grad/registry.js';
-import { type InspectReport, inspect } from '../passes/inspect.js';
+import { type InspectReport, inspect } from '../passes/inspect/inspect.js';
 import { attr } from '../src/attribute.js';
 import { Graph } from '../src/graph.js';
 import { readModel } from '../src/onnx/index.js';

@@ -1,6 +1,6 @@
 /** Presets: compositions of methods under a name of their own. */
 import type { z } from 'zod';
-import type { InsertEntry } from '../insert-entry.js';
+import type { InsertEntry } from '../insert/entry.js';
 import type { Configurable } from '../methods/contract/configurable.js';
 import type { Paper } from '../methods/contract/method.js';
 

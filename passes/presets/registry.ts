@@ -1,7 +1,7 @@
 /** The presets that ship with the package, and the way from what a user names to methods. */
 import { fail } from '../../src/errors.js';
 import { didYouMean } from '../../src/nearest.js';
-import type { EntryTargeting, InsertEntry, ResolvedEntry } from '../insert-entry.js';
+import type { EntryTargeting, InsertEntry, ResolvedEntry } from '../insert/entry.js';
 import { type Configurable, configure } from '../methods/contract/configurable.js';
 import type { Method } from '../methods/contract/method.js';
 import houlsby from '../methods/houlsby.js';

@@ -1,6 +1,6 @@
 /** Initial values that methods derive from the base's weights: formulas run in ONNX Runtime, transforms on the host. */
-import { FoldFormula } from '../../passes/fold-formula.js';
-import { type InsertPlan, type PlannedParam, planModules } from '../../passes/insert-plan.js';
+import { FoldFormula } from '../../passes/fold/formula.js';
+import { type InsertPlan, type PlannedParam, planModules } from '../../passes/insert/plan.js';
 import { type DerivedInit, isDerived } from '../../passes/methods/contract/derived.js';
 import { payloadOf } from '../../passes/sites/index.js';
 import { storedOf } from '../../passes/sites/kinds/index.js';

@@ -1,6 +1,6 @@
 /** Surveys of methods over the stored weights of the sites that are selected for them. */
-import { FoldFormula } from '../../passes/fold-formula.js';
-import { type InsertPlan, type PlannedSite, withSurveys } from '../../passes/insert-plan.js';
+import { FoldFormula } from '../../passes/fold/formula.js';
+import { type InsertPlan, type PlannedSite, withSurveys } from '../../passes/insert/plan.js';
 import type { SurveyContext, SurveyedSite, SurveyResult } from '../../passes/methods/contract/survey.js';
 import { payloadOf } from '../../passes/sites/index.js';
 import { dimsOf, storedOf } from '../../passes/sites/kinds/index.js';

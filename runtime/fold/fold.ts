@@ -7,8 +7,8 @@ import {
   planFold,
   type SharedPolicy,
   separateShared,
-} from '../../passes/fold.js';
-import { attachAdapter } from '../../passes/insert.js';
+} from '../../passes/fold/plan.js';
+import { attachAdapter } from '../../passes/insert/insert.js';
 import type { Method } from '../../passes/methods/contract/method.js';
 import { runPasses } from '../../passes/runner.js';
 import { payloadOf } from '../../passes/sites/index.js';

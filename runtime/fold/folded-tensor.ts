@@ -1,5 +1,5 @@
 /** The payload of a folded weight: computed when the writer asks for it, some rows at a time, and dropped when written. */
-import type { FoldTask } from '../../passes/fold.js';
+import type { FoldTask } from '../../passes/fold/plan.js';
 import { payloadOf } from '../../passes/sites/index.js';
 import { fail } from '../../src/errors.js';
 import type { Tensor, TensorData } from '../../src/tensor.js';

@@ -1,6 +1,6 @@
 /** A trained adapter beside the weights of its base: how methods that do not fold are served. */
 import { hasAdapterRecord } from '../../passes/adapter-record.js';
-import { type AttachOptions as AttachSettings, attachAdapter } from '../../passes/insert.js';
+import { type AttachOptions as AttachSettings, attachAdapter } from '../../passes/insert/insert.js';
 import { fail } from '../../src/errors.js';
 import type { Model } from '../../src/model.js';
 import { type AdapterFile, modelTensors, readAdapter } from '../adapter-file.js';

@@ -6,7 +6,7 @@ import {
   type CombineSettings,
   combineAdapters,
   type NamedAdapter,
-} from '../../passes/combine.js';
+} from '../../passes/combine/combine.js';
 import { cloneModel } from '../../src/clone.js';
 import { fail } from '../../src/errors.js';
 import type { Model } from '../../src/model.js';

@@ -1,6 +1,6 @@
 /** Insertion with what it has to read of the base's weights: its digest, surveys, and initial values derived from them. */
-import { applyInsert, entriesOf, type InsertOptions, type InsertReport } from '../../passes/insert.js';
-import { planInsert } from '../../passes/insert-plan.js';
+import { applyInsert, entriesOf, type InsertOptions, type InsertReport } from '../../passes/insert/insert.js';
+import { planInsert } from '../../passes/insert/plan.js';
 import type { Model } from '../../src/model.js';
 import { sortTopologically } from '../../src/order.js';
 import { deriveValues } from '../derive/derive.js';

@@ -1,7 +1,7 @@
 /** Inspection that knows the gradient rules. */
 import { gradientTest } from '../../passes/grad/registry.js';
 import type { Gradient } from '../../passes/grad/rule.js';
-import { type InspectReport, inspect as inspectModel } from '../../passes/inspect.js';
+import { type InspectReport, inspect as inspectModel } from '../../passes/inspect/inspect.js';
 import type { Model } from '../../src/model.js';
 
 export interface InspectOptions {

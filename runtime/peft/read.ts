@@ -12,7 +12,7 @@ import {
   type PlannedModule,
   type PlannedSite,
   planModules,
-} from '../../passes/insert-plan.js';
+} from '../../passes/insert/plan.js';
 import { configure } from '../../passes/methods/contract/configurable.js';
 import { isDerived } from '../../passes/methods/contract/derived.js';
 import { hasSayInTraining, type Method } from '../../passes/methods/contract/method.js';

@@ -1,5 +1,5 @@
 /** Adapters of the model as a whole: one tensor, cut for all sites of the method. */
-import { type InsertPlan, type PlannedModule, planInsert } from '../../passes/insert-plan.js';
+import { type InsertPlan, type PlannedModule, planInsert } from '../../passes/insert/plan.js';
 import type { Method } from '../../passes/methods/contract/method.js';
 import type { PeftSlice, PeftWhole } from '../../passes/methods/contract/peft-format.js';
 import { fail } from '../../src/errors.js';

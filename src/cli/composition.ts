@@ -1,8 +1,8 @@
 /** The composition that a command line and a config file ask for: entries of `insert`, flags laid over the file's. */
-import type { EntryTargeting, InsertEntry } from '../../passes/insert-entry.js';
+import type { EntryTargeting, InsertEntry } from '../../passes/insert/entry.js';
+import { savedModules } from '../../passes/insert/saved-modules.js';
 import { settingsOf } from '../../passes/methods/contract/configurable.js';
 import { configurableOf } from '../../passes/presets/registry.js';
-import { savedModules } from '../../passes/saved-modules.js';
 import { fail } from '../errors.js';
 import { didYouMean } from '../nearest.js';
 import type { UserConfig } from './config.js';

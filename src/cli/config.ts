@@ -1,6 +1,6 @@
 /** The user's config file: compositions, training options, and methods, presets and passes of one's own. */
 import { dirname, relative, resolve } from 'node:path';
-import type { InsertEntry } from '../../passes/insert-entry.js';
+import type { InsertEntry } from '../../passes/insert/entry.js';
 import type { Method } from '../../passes/methods/contract/method.js';
 import type { Pass } from '../../passes/pass.js';
 import type { Preset } from '../../passes/presets/preset.js';

@@ -1,5 +1,5 @@
 import { Command } from 'commander';
-import { SHARED_POLICIES, type SharedPolicy } from '../../passes/fold.js';
+import { SHARED_POLICIES, type SharedPolicy } from '../../passes/fold/plan.js';
 import { type FoldReport, fold } from '../../runtime/fold/fold.js';
 import { readModuleMap } from '../../runtime/peft/map-file.js';
 import { COMBINATIONS } from '../../runtime/weighted/combinations.js';

@@ -1,5 +1,5 @@
 import { Command } from 'commander';
-import type { InsertReport } from '../../passes/insert.js';
+import type { InsertReport } from '../../passes/insert/insert.js';
 import { insert } from '../../runtime/library/insert.js';
 import { readModel, writeModel } from '../onnx/index.js';
 import { type CompositionFlags, compose } from './composition.js';

@@ -1,6 +1,6 @@
 import { Command } from 'commander';
 import { hasGradient } from '../../passes/grad/registry.js';
-import { type InspectReport, inspect, type Severity } from '../../passes/inspect.js';
+import { type InspectReport, inspect, type Severity } from '../../passes/inspect/inspect.js';
 import { readModel } from '../onnx/index.js';
 import pc from './colour.js';
 import { formatBytes, formatCount, print, printJson } from './output.js';

@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs';
 import { mkdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Command } from 'commander';
-import { attachAdapter, insert } from '../../passes/insert.js';
+import { attachAdapter, insert } from '../../passes/insert/insert.js';
 import { emitStep } from '../../passes/targets/step.js';
 import { modelTensors, readAdapter } from '../../runtime/adapter-file.js';
 import { artifactsInMemory } from '../../runtime/artifacts.js';

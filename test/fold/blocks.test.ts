@@ -1,7 +1,7 @@
 /** Evaluation in blocks: the cut of a formula, and that rows computed one by one are the rows of the whole. */
 import { describe, expect, test } from 'vitest';
 import type { AdapterParam } from '../../passes/adapter-record.js';
-import { blockAxes } from '../../passes/blocks.js';
+import { blockAxes } from '../../passes/fold/blocks.js';
 import { FormulaEvaluator } from '../../runtime/fold/evaluator.js';
 import { FoldedData } from '../../runtime/fold/folded-tensor.js';
 import { loadTensor, numbersOf } from '../../runtime/host-tensor.js';

@@ -3,7 +3,7 @@ import { copyFileSync, linkSync, mkdtempSync, readFileSync, rmSync, symlinkSync 
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { insert } from '../../passes/insert.js';
+import { insert } from '../../passes/insert/insert.js';
 import { writeAdapter } from '../../runtime/adapter-file.js';
 import { digestWeights } from '../../runtime/digest.js';
 import { fold } from '../../runtime/fold/fold.js';

@@ -2,8 +2,8 @@
 
 import ort from 'onnxruntime-node';
 import { describe, expect, it } from 'vitest';
-import { backward } from '../../passes/backward.js';
 import { applyEdit } from '../../passes/edit.js';
+import { backward } from '../../passes/grad/backward.js';
 import { stopGradient } from '../../passes/grad/stop-gradient.js';
 import { PeftCompileError } from '../../src/errors.js';
 import { Graph, type Node, Value } from '../../src/graph.js';

@@ -3,8 +3,8 @@
  * v, D(h) = (L(x+hv) - L(x-hv)) / 2h and the Richardson value (4·D(h/2) - D(h)) / 3 have to meet ⟨dL/dx, v⟩.
  */
 import ort from 'onnxruntime-node';
-import { backward } from '../../passes/backward.js';
 import { applyEdit } from '../../passes/edit.js';
+import { backward } from '../../passes/grad/backward.js';
 import { Graph, Value } from '../../src/graph.js';
 import { randomStream } from '../../src/initializer.js';
 import { Model } from '../../src/model.js';

@@ -4,8 +4,8 @@
  */
 import ort from 'onnxruntime-node';
 import { describe, expect, it } from 'vitest';
-import { backward } from '../../passes/backward.js';
 import { applyEdit } from '../../passes/edit.js';
+import { backward } from '../../passes/grad/backward.js';
 import { lossById } from '../../passes/losses/index.js';
 import { normalizeForTraining } from '../../passes/normalize/index.js';
 import { runPasses } from '../../passes/runner.js';

@@ -1,7 +1,7 @@
 /** Structure of training that is evaluated when an adapter is saved: what remains computes the same. */
 import { describe, expect, it } from 'vitest';
 import { allParams } from '../../passes/adapter-record.js';
-import { attachAdapter } from '../../passes/insert.js';
+import { attachAdapter } from '../../passes/insert/insert.js';
 import { collapseAdapter } from '../../runtime/collapse.js';
 import { insert } from '../../runtime/library/insert.js';
 import { verify } from '../../runtime/verify.js';

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { attachAdapter } from '../../passes/insert.js';
+import { attachAdapter } from '../../passes/insert/insert.js';
 import { truncatedNormal } from '../../passes/methods/parts/initializers.js';
 import { findSites } from '../../passes/sites/index.js';
 import { writeAdapter } from '../../runtime/adapter-file.js';

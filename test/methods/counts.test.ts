@@ -1,8 +1,8 @@
 /** Trainable parameters on BERT-base as the papers and their code count them; heads are not among them. */
 import { describe, expect, it } from 'vitest';
-import { countWeights } from '../../passes/insert.js';
-import type { InsertEntry } from '../../passes/insert-entry.js';
-import { type PlannedModule, planInsert, planModules } from '../../passes/insert-plan.js';
+import type { InsertEntry } from '../../passes/insert/entry.js';
+import { countWeights } from '../../passes/insert/insert.js';
+import { type PlannedModule, planInsert, planModules } from '../../passes/insert/plan.js';
 import { configure } from '../../passes/methods/contract/configurable.js';
 import { type ParamSpecs, rulesFor } from '../../passes/methods/contract/method.js';
 import { dimsOf } from '../../passes/sites/kinds/index.js';

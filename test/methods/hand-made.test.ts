@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { allParams } from '../../passes/adapter-record.js';
-import { attachAdapter } from '../../passes/insert.js';
+import { attachAdapter } from '../../passes/insert/insert.js';
 import { writeAdapter } from '../../runtime/adapter-file.js';
 import { fold } from '../../runtime/fold/fold.js';
 import { insert } from '../../runtime/library/insert.js';

@@ -2,8 +2,8 @@
 import ort from 'onnxruntime-node';
 import { describe, expect, it } from 'vitest';
 import { type AdapterRecord, allParams } from '../../passes/adapter-record.js';
-import { planFold } from '../../passes/fold.js';
-import { planInsert, planModules } from '../../passes/insert-plan.js';
+import { planFold } from '../../passes/fold/plan.js';
+import { planInsert, planModules } from '../../passes/insert/plan.js';
 import { configure } from '../../passes/methods/contract/configurable.js';
 import type { Method } from '../../passes/methods/contract/method.js';
 import dora from '../../passes/methods/dora.js';

@@ -1,7 +1,7 @@
 /** Prefixes in a decoder that takes past keys and values: the same as a longer past that begins with them. */
 import ort from 'onnxruntime-node';
 import { expect, test } from 'vitest';
-import { attachAdapter, insert } from '../../passes/insert.js';
+import { attachAdapter, insert } from '../../passes/insert/insert.js';
 import { fillNormal, randomStream } from '../../src/initializer.js';
 import { tensorOf } from '../../src/literals.js';
 import { readModel } from '../../src/onnx/index.js';

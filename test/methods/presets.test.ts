@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { z } from 'zod';
-import { attachAdapter } from '../../passes/insert.js';
+import { attachAdapter } from '../../passes/insert/insert.js';
 import { settingsOf } from '../../passes/methods/contract/configurable.js';
 import { definePreset, type Preset } from '../../passes/presets/preset.js';
 import { PRESETS } from '../../passes/presets/registry.js';

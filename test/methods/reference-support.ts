@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type ort from 'onnxruntime-node';
 import { type AdapterRecord, allParams } from '../../passes/adapter-record.js';
-import type { InsertEntry } from '../../passes/insert-entry.js';
+import type { InsertEntry } from '../../passes/insert/entry.js';
 import { findSites } from '../../passes/sites/index.js';
 import type { SiteKind } from '../../passes/sites/site.js';
 import type { StepOptions } from '../../passes/targets/options.js';

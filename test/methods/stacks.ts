@@ -6,9 +6,9 @@
 import ort from 'onnxruntime-node';
 import { describe, expect, test } from 'vitest';
 import type { AdapterRecord } from '../../passes/adapter-record.js';
-import { type FoldTask, planFold, separateShared } from '../../passes/fold.js';
-import { attachAdapter } from '../../passes/insert.js';
-import type { InsertEntry } from '../../passes/insert-entry.js';
+import { type FoldTask, planFold, separateShared } from '../../passes/fold/plan.js';
+import type { InsertEntry } from '../../passes/insert/entry.js';
+import { attachAdapter } from '../../passes/insert/insert.js';
 import { type Method, siteKindsOf } from '../../passes/methods/contract/method.js';
 import { METHODS } from '../../passes/methods/registry.js';
 import { runPasses } from '../../passes/runner.js';

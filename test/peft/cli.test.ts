@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { allParams } from '../../passes/adapter-record.js';
-import { insert } from '../../passes/insert.js';
+import { insert } from '../../passes/insert/insert.js';
 import { writeAdapter } from '../../runtime/adapter-file.js';
 import { readPeft } from '../../runtime/peft/read.js';
 import { readModel } from '../../src/onnx/index.js';

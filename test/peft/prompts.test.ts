@@ -1,6 +1,6 @@
 /** Prompts and prefixes of folders: inserted, since they do not fold, and compared with peft. */
 import { expect, it } from 'vitest';
-import { attachAdapter } from '../../passes/insert.js';
+import { attachAdapter } from '../../passes/insert/insert.js';
 import { modelTensors } from '../../runtime/adapter-file.js';
 import { readPeft } from '../../runtime/peft/read.js';
 import { readModel } from '../../src/onnx/index.js';

@@ -4,7 +4,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'no
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
-import { insert } from '../../passes/insert.js';
+import { insert } from '../../passes/insert/insert.js';
 import { emitStep } from '../../passes/targets/step.js';
 import { readAdapter } from '../../runtime/adapter-file.js';
 import { artifactsInMemory, loadArtifacts, writeArtifacts } from '../../runtime/artifacts.js';

@@ -1,6 +1,6 @@
 /** Every module that torch has is found in every export, under torch's path, with torch's numbers. */
 import { afterAll, describe, expect, test } from 'vitest';
-import { insert } from '../../passes/insert.js';
+import { insert } from '../../passes/insert/insert.js';
 import { findWeightSites, payloadOf, type WeightSite } from '../../passes/sites/index.js';
 import { walkGraphs } from '../../src/graph.js';
 import type { Model } from '../../src/model.js';

@@ -6,7 +6,7 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type ort from 'onnxruntime-node';
 import { afterEach, describe, expect, it } from 'vitest';
-import { insert } from '../../passes/insert.js';
+import { insert } from '../../passes/insert/insert.js';
 import { emitStep, type StepOptions } from '../../passes/targets/step.js';
 import { loadTensor, numbersOf } from '../../runtime/host-tensor.js';
 import { readSafetensors } from '../../runtime/safetensors.js';

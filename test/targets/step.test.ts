@@ -2,7 +2,7 @@
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { z } from 'zod';
-import { insert } from '../../passes/insert.js';
+import { insert } from '../../passes/insert/insert.js';
 import { defineLoss } from '../../passes/losses/index.js';
 import { defineOptimizer } from '../../passes/optimizers/index.js';
 import { emitAdapted } from '../../passes/targets/adapted.js';

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { z } from 'zod';
 import { readAdapterRecord } from '../../passes/adapter-record.js';
-import { attachAdapter } from '../../passes/insert.js';
+import { attachAdapter } from '../../passes/insert/insert.js';
 import { defineMethod } from '../../passes/methods/contract/method.js';
 import lora from '../../passes/methods/lora.js';
 import { findSites } from '../../passes/sites/index.js';

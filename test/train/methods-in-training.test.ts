@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
-import { attachAdapter } from '../../passes/insert.js';
+import { attachAdapter } from '../../passes/insert/insert.js';
 import type { Method } from '../../passes/methods/contract/method.js';
 import { emitAdapted } from '../../passes/targets/adapted.js';
 import type { StepOptions } from '../../passes/targets/step.js';

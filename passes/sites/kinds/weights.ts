@@ -2,6 +2,7 @@
 import { fail } from '../../../src/errors.js';
 import type { Node, Use, Value } from '../../../src/graph.js';
 import type { Ops } from '../../../src/ops/ops.generated.js';
+import type { SiteBias, WeightView } from '../site.js';
 import {
   consumedLayout,
   consumedVector,
@@ -11,8 +12,7 @@ import {
   storedVector,
   toMatrix,
   toVector,
-} from '../../weight-form.js';
-import type { SiteBias, WeightView } from '../site.js';
+} from '../weight-form.js';
 import type { Slot, StoredTensor } from './kind.js';
 
 /** A weight matrix as folds see it. `node` is the site's op. */

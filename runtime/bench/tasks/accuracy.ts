@@ -3,7 +3,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { insert } from '../../../passes/insert.js';
+import { insert } from '../../../passes/insert/insert.js';
 import { emitStep, type StepArtifacts } from '../../../passes/targets/step.js';
 import { initTensor, normal } from '../../../src/initializer.js';
 import type { Model } from '../../../src/model.js';

@@ -1,5 +1,5 @@
 /** The adapter of all figures. */
-import { type InsertReport, insert } from '../../../passes/insert.js';
+import { type InsertReport, insert } from '../../../passes/insert/insert.js';
 import type { Model } from '../../../src/model.js';
 
 /** Inserts LoRA with alpha 16. */

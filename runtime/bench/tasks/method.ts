@@ -3,7 +3,7 @@ import { mkdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { type AdapterRecord, allParams } from '../../../passes/adapter-record.js';
-import { attachAdapter } from '../../../passes/insert.js';
+import { attachAdapter } from '../../../passes/insert/insert.js';
 import { resolveMethod } from '../../../passes/methods/registry.js';
 import { readModel, writeModel } from '../../../src/onnx/index.js';
 import { isFloat } from '../../../src/types.js';

@@ -1,6 +1,6 @@
 /** Writes what the measured tasks read; not measured. */
 import { z } from 'zod';
-import { attachAdapter } from '../../../passes/insert.js';
+import { attachAdapter } from '../../../passes/insert/insert.js';
 import { emitStep } from '../../../passes/targets/step.js';
 import { initTensor, normal } from '../../../src/initializer.js';
 import { readModel, writeModel } from '../../../src/onnx/index.js';

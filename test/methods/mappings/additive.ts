@@ -1,5 +1,5 @@
 /** Methods that add to what the base computes: adapters at blocks, prefixes and prompts, and their compositions. */
-import type { InsertEntry } from '../../../passes/insert-entry.js';
+import type { InsertEntry } from '../../../passes/insert/entry.js';
 import {
   type Layout,
   type MethodMapping,

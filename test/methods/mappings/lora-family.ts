@@ -1,5 +1,5 @@
 /** LoRA and what descends from it: matrices are the transposes of PEFT's, and tensors of other ranks are PEFT's own. */
-import { savedModules } from '../../../passes/saved-modules.js';
+import { savedModules } from '../../../passes/insert/saved-modules.js';
 import { byRole, entryOf, type MethodMapping, same, transposed } from '../reference-support.js';
 
 const lora = {

@@ -1,6 +1,6 @@
 /** What a user asks for: methods or compositions, each with its settings and targets. */
-import type { Method } from './methods/contract/method.js';
-import type { Targeting } from './sites/targeting.js';
+import type { Method } from '../methods/contract/method.js';
+import type { Targeting } from '../sites/targeting.js';
 
 /** One method or preset with its targets. Several stack in the order given, where they meet. */
 export interface InsertEntry {

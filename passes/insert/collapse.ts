@@ -2,28 +2,28 @@
  * Collapse, planned: what remains of training-only structure, as formulas that the adapter's record carries. They are
  * written while the base is at hand, at insertion; `runtime/collapse.ts` evaluates them when an adapter is saved.
  */
-import type { Value } from '../src/graph.js';
-import { printModel } from '../src/text/index.js';
+import type { Value } from '../../src/graph.js';
+import { printModel } from '../../src/text/index.js';
 import {
   type AdapterCollapse,
   type AdapterParam,
   type AdapterSite,
   type CollapsedParam,
   jsonOf,
-} from './adapter-record.js';
-import { FoldFormula } from './fold-formula.js';
-import type { PlannedModule } from './insert-plan.js';
-import { configure } from './methods/contract/configurable.js';
+} from '../adapter-record.js';
+import { FoldFormula } from '../fold/formula.js';
+import { configure } from '../methods/contract/configurable.js';
 import {
   type AnyCollapse,
   type Method,
   type ParamSpec,
   rulesFor,
   type SharedDims,
-} from './methods/contract/method.js';
-import { dimsOf } from './sites/kinds/index.js';
-import type { Site } from './sites/site.js';
-import { claimName } from './value-names.js';
+} from '../methods/contract/method.js';
+import { dimsOf } from '../sites/kinds/index.js';
+import type { Site } from '../sites/site.js';
+import { claimName } from '../value-names.js';
+import type { PlannedModule } from './plan.js';
 
 /** A module of the plan with the method at it and what the record says about it. */
 export interface RecordedModule {

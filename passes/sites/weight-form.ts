@@ -3,12 +3,12 @@
  * place that turns a layout into Reshape, Transpose, Mul and Slice. Used on values of the model (weight form) and in
  * fold formulas.
  */
-import { fail } from '../src/errors.js';
-import type { Value } from '../src/graph.js';
-import type { Ops } from '../src/ops/ops.generated.js';
-import { shapeOf } from '../src/value-type.js';
-import { payloadOf } from './sites/payload.js';
-import type { ColumnRange, SiteBias, WeightView } from './sites/site.js';
+import { fail } from '../../src/errors.js';
+import type { Value } from '../../src/graph.js';
+import type { Ops } from '../../src/ops/ops.generated.js';
+import { shapeOf } from '../../src/value-type.js';
+import { payloadOf } from './payload.js';
+import type { ColumnRange, SiteBias, WeightView } from './site.js';
 
 /** How a tensor holds a matrix [rows, columns]. */
 export interface MatrixLayout {

@@ -2,24 +2,24 @@
  * Folding, planned: which stored tensors change, by which formula, which are shared, and what cannot fold and why. The
  * plan is a description; `runtime/fold` evaluates its formulas and nothing here reads a weight.
  */
-import { fail } from '../src/errors.js';
-import { type Node, type Use, Value } from '../src/graph.js';
-import type { Model } from '../src/model.js';
-import { didYouMean } from '../src/nearest.js';
-import { tensorType } from '../src/types.js';
-import type { AdapterRecord, AdapterSite } from './adapter-record.js';
+import { fail } from '../../src/errors.js';
+import { type Node, type Use, Value } from '../../src/graph.js';
+import type { Model } from '../../src/model.js';
+import { didYouMean } from '../../src/nearest.js';
+import { tensorType } from '../../src/types.js';
+import type { AdapterRecord, AdapterSite } from '../adapter-record.js';
+import type { Edit } from '../edit.js';
+import { type AnyFold, type Method, rulesFor } from '../methods/contract/method.js';
+import { resolveMethod } from '../methods/registry.js';
+import type { Pass } from '../pass.js';
+import { findSites } from '../sites/index.js';
+import { storedOf } from '../sites/kinds/index.js';
+import type { StoredTensor } from '../sites/kinds/kind.js';
+import { payloadOf } from '../sites/payload.js';
+import type { Site } from '../sites/site.js';
+import { claimName, valueNames } from '../value-names.js';
 import { type BlockAxes, blockAxes } from './blocks.js';
-import type { Edit } from './edit.js';
-import { FoldFormula, type FoldInput, type FoldLayer } from './fold-formula.js';
-import { type AnyFold, type Method, rulesFor } from './methods/contract/method.js';
-import { resolveMethod } from './methods/registry.js';
-import type { Pass } from './pass.js';
-import { findSites } from './sites/index.js';
-import { storedOf } from './sites/kinds/index.js';
-import type { StoredTensor } from './sites/kinds/kind.js';
-import { payloadOf } from './sites/payload.js';
-import type { Site } from './sites/site.js';
-import { claimName, valueNames } from './value-names.js';
+import { FoldFormula, type FoldInput, type FoldLayer } from './formula.js';
 
 /** What happens to a weight that others read too: copy it for the adapted use, change it for all, or refuse. */
 export const SHARED_POLICIES = ['clone', 'all', 'error'] as const;

@@ -1,5 +1,5 @@
 /** Tensors of one shape as one tensor with a new first axis, without a copy: the parts are read when it is written. */
-import type { Tensor } from '../src/tensor.js';
+import type { Tensor } from '../../src/tensor.js';
 
 export function stackTensors(tensors: readonly Tensor[]): Tensor {
   const [first] = tensors as [Tensor];

@@ -4,17 +4,17 @@
  * what nothing reads. Scalar factors commute with every vector-Jacobian product, so they are put off until two
  * cotangents meet or a gradient is complete; most vanish into a Gemm.
  */
-import { fail } from '../src/errors.js';
-import type { Node, Value } from '../src/graph.js';
-import type { Model } from '../src/model.js';
-import { Builder } from '../src/ops/builder.js';
-import { elementCount, isFloat } from '../src/types.js';
-import type { Edit } from './edit.js';
-import { GradientContext } from './grad/context.js';
-import { activeRegion } from './grad/region.js';
-import { gradientLookup } from './grad/registry.js';
-import type { Gradient, Scaled } from './grad/rule.js';
-import { Shapes } from './grad/shapes.js';
+import { fail } from '../../src/errors.js';
+import type { Node, Value } from '../../src/graph.js';
+import type { Model } from '../../src/model.js';
+import { Builder } from '../../src/ops/builder.js';
+import { elementCount, isFloat } from '../../src/types.js';
+import type { Edit } from '../edit.js';
+import { GradientContext } from './context.js';
+import { activeRegion } from './region.js';
+import { gradientLookup } from './registry.js';
+import type { Gradient, Scaled } from './rule.js';
+import { Shapes } from './shapes.js';
 
 export interface BackwardOptions {
   /** A scalar of the main graph, or a value of any shape together with a seed. */

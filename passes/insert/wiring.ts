@@ -3,20 +3,20 @@
  * to y with stored weights. What it replaces is what its formula returns; where the site cannot show what the formula
  * reads or replaces, or a later method needs the weights themselves, the fold formula feeds the op instead.
  */
-import { fail } from '../src/errors.js';
-import type { Node, Value } from '../src/graph.js';
-import { retype } from '../src/infer/index.js';
-import type { Model } from '../src/model.js';
-import { Builder } from '../src/ops/builder.js';
-import type { Ops } from '../src/ops/ops.generated.js';
-import { adapterDropout } from './dropout.js';
-import type { Edit } from './edit.js';
-import { stopGradient } from './grad/stop-gradient.js';
-import { type AttachContext, type Method, rulesFor } from './methods/contract/method.js';
-import { dimsOf, openSite, storedOf } from './sites/kinds/index.js';
-import type { OpenSite, Stack, StoredValuesOf } from './sites/kinds/kind.js';
-import { EMPTY_STACK } from './sites/kinds/stack.js';
-import type { Site } from './sites/site.js';
+import { fail } from '../../src/errors.js';
+import type { Node, Value } from '../../src/graph.js';
+import { retype } from '../../src/infer/index.js';
+import type { Model } from '../../src/model.js';
+import { Builder } from '../../src/ops/builder.js';
+import type { Ops } from '../../src/ops/ops.generated.js';
+import { adapterDropout } from '../dropout.js';
+import type { Edit } from '../edit.js';
+import { stopGradient } from '../grad/stop-gradient.js';
+import { type AttachContext, type Method, rulesFor } from '../methods/contract/method.js';
+import { dimsOf, openSite, storedOf } from '../sites/kinds/index.js';
+import type { OpenSite, Stack, StoredValuesOf } from '../sites/kinds/kind.js';
+import { EMPTY_STACK } from '../sites/kinds/stack.js';
+import type { Site } from '../sites/site.js';
 
 /** One method at a site, its parameters in the graph. */
 export interface Layer {

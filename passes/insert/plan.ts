@@ -1,10 +1,9 @@
 /** Insertion, planned: which sites each method goes to, with which configuration and which tensors. Reads no weight. */
-import { fail } from '../src/errors.js';
-import type { Model } from '../src/model.js';
-import type { DType } from '../src/types.js';
-import { hasAdapterRecord } from './adapter-record.js';
-import type { InsertEntry } from './insert-entry.js';
-import { configure } from './methods/contract/configurable.js';
+import { fail } from '../../src/errors.js';
+import type { Model } from '../../src/model.js';
+import type { DType } from '../../src/types.js';
+import { hasAdapterRecord } from '../adapter-record.js';
+import { configure } from '../methods/contract/configurable.js';
 import {
   type Method,
   type ParamSpec,
@@ -12,16 +11,17 @@ import {
   type SharedDims,
   siteKindsOf,
   targetKindsOf,
-} from './methods/contract/method.js';
-import type { Found, SurveyResult } from './methods/contract/survey.js';
-import type { Preset } from './presets/preset.js';
-import { expandEntries } from './presets/registry.js';
-import { findSites } from './sites/index.js';
-import { dimsOf } from './sites/kinds/index.js';
-import type { Site } from './sites/site.js';
-import { modulePath, selectSites, type Targeting } from './sites/targeting.js';
+} from '../methods/contract/method.js';
+import type { Found, SurveyResult } from '../methods/contract/survey.js';
+import type { Preset } from '../presets/preset.js';
+import { expandEntries } from '../presets/registry.js';
+import { findSites } from '../sites/index.js';
+import { dimsOf } from '../sites/kinds/index.js';
+import type { Site } from '../sites/site.js';
+import { modulePath, selectSites, type Targeting } from '../sites/targeting.js';
+import type { InsertEntry } from './entry.js';
 
-export type { InsertEntry } from './insert-entry.js';
+export type { InsertEntry } from './entry.js';
 
 export interface PlannedEntry {
   readonly method: Method;

@@ -2,14 +2,14 @@
  * Insertion: wires methods into every selected site and leaves a record of it in the model's metadata. The pass knows
  * sites and formulas, not methods: what is replaced is what the formulas return.
  */
-import { fail } from '../src/errors.js';
-import { Value, walkNodes } from '../src/graph.js';
-import { initTensor } from '../src/initializer.js';
-import type { Model } from '../src/model.js';
-import { didYouMean } from '../src/nearest.js';
-import { sortTopologically } from '../src/order.js';
-import { elementsOf, type Tensor } from '../src/tensor.js';
-import { isFloat, tensorType } from '../src/types.js';
+import { fail } from '../../src/errors.js';
+import { Value, walkNodes } from '../../src/graph.js';
+import { initTensor } from '../../src/initializer.js';
+import type { Model } from '../../src/model.js';
+import { didYouMean } from '../../src/nearest.js';
+import { sortTopologically } from '../../src/order.js';
+import { elementsOf, type Tensor } from '../../src/tensor.js';
+import { isFloat, tensorType } from '../../src/types.js';
 import {
   type AdapterParam,
   type AdapterRecord,
@@ -18,7 +18,19 @@ import {
   methodsOf,
   trainableParams,
   writeAdapterRecord,
-} from './adapter-record.js';
+} from '../adapter-record.js';
+import { constants } from '../inspect/parameters.js';
+import { isDerived } from '../methods/contract/derived.js';
+import { hasSayInTraining, type Method } from '../methods/contract/method.js';
+import { resolveMethod } from '../methods/registry.js';
+import type { Pass } from '../pass.js';
+import type { Preset } from '../presets/preset.js';
+import { type RunOptions, runPasses } from '../runner.js';
+import { findSites } from '../sites/index.js';
+import { storedOf } from '../sites/kinds/index.js';
+import type { Site } from '../sites/site.js';
+import { modulePath } from '../sites/targeting.js';
+import { claimName, valueNames } from '../value-names.js';
 import { planCollapse, type RecordedModule } from './collapse.js';
 import {
   type InsertEntry,
@@ -28,19 +40,7 @@ import {
   planInsert,
   planModules,
   type SkippedSite,
-} from './insert-plan.js';
-import { constants } from './inspect/parameters.js';
-import { isDerived } from './methods/contract/derived.js';
-import { hasSayInTraining, type Method } from './methods/contract/method.js';
-import { resolveMethod } from './methods/registry.js';
-import type { Pass } from './pass.js';
-import type { Preset } from './presets/preset.js';
-import { type RunOptions, runPasses } from './runner.js';
-import { findSites } from './sites/index.js';
-import { storedOf } from './sites/kinds/index.js';
-import type { Site } from './sites/site.js';
-import { modulePath } from './sites/targeting.js';
-import { claimName, valueNames } from './value-names.js';
+} from './plan.js';
 import { type Layer, wire } from './wiring.js';
 
 export interface InsertSettings {

@@ -3,29 +3,29 @@
  * its formula: their tensors are stacked on a new first axis, and a Gather takes those of the chosen one. Adapters of
  * other structure are layers of their own, whose replaced values count where they are chosen.
  */
-import { fail } from '../src/errors.js';
-import { Value } from '../src/graph.js';
-import { tensorOf } from '../src/literals.js';
-import type { Model } from '../src/model.js';
-import { didYouMean } from '../src/nearest.js';
-import { Builder } from '../src/ops/builder.js';
-import { sortTopologically } from '../src/order.js';
-import type { Tensor } from '../src/tensor.js';
-import { tensorType } from '../src/types.js';
-import { type AdapterRecord, type AdapterSite, hasAdapterRecord } from './adapter-record.js';
-import { chosenOnly } from './combine-gate.js';
-import { stackTensors } from './combine-stack.js';
-import { stripDropout } from './dropout.js';
-import { placePass } from './insert.js';
-import type { Method } from './methods/contract/method.js';
-import { resolveMethod } from './methods/registry.js';
-import type { Pass } from './pass.js';
-import { type RunOptions, runPasses } from './runner.js';
-import { findSites } from './sites/index.js';
-import type { Site } from './sites/site.js';
-import { modulePath } from './sites/targeting.js';
-import { claimName, valueNames } from './value-names.js';
-import type { Layer } from './wiring.js';
+import { fail } from '../../src/errors.js';
+import { Value } from '../../src/graph.js';
+import { tensorOf } from '../../src/literals.js';
+import type { Model } from '../../src/model.js';
+import { didYouMean } from '../../src/nearest.js';
+import { Builder } from '../../src/ops/builder.js';
+import { sortTopologically } from '../../src/order.js';
+import type { Tensor } from '../../src/tensor.js';
+import { tensorType } from '../../src/types.js';
+import { type AdapterRecord, type AdapterSite, hasAdapterRecord } from '../adapter-record.js';
+import { stripDropout } from '../dropout.js';
+import { placePass } from '../insert/insert.js';
+import type { Layer } from '../insert/wiring.js';
+import type { Method } from '../methods/contract/method.js';
+import { resolveMethod } from '../methods/registry.js';
+import type { Pass } from '../pass.js';
+import { type RunOptions, runPasses } from '../runner.js';
+import { findSites } from '../sites/index.js';
+import type { Site } from '../sites/site.js';
+import { modulePath } from '../sites/targeting.js';
+import { claimName, valueNames } from '../value-names.js';
+import { chosenOnly } from './gate.js';
+import { stackTensors } from './stack.js';
 
 /** Metadata of combined models: the input and the names by index, as JSON. */
 export const COMBINED_METADATA_KEY = 'peft_compile.adapters';

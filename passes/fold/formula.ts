@@ -1,14 +1,14 @@
 /** A fold formula while it is built: fold formulas of methods over the stored tensors of sites, as a model of their own. */
-import { Graph, Value } from '../src/graph.js';
-import { Model } from '../src/model.js';
-import { Builder } from '../src/ops/builder.js';
-import { type DType, isFloat, tensorType } from '../src/types.js';
-import type { AdapterParam, AdapterSite } from './adapter-record.js';
-import type { AnyFold } from './methods/contract/method.js';
-import { dimsOf, storedOf } from './sites/kinds/index.js';
-import type { StoredValuesOf } from './sites/kinds/kind.js';
-import { payloadOf } from './sites/payload.js';
-import type { Site } from './sites/site.js';
+import { Graph, Value } from '../../src/graph.js';
+import { Model } from '../../src/model.js';
+import { Builder } from '../../src/ops/builder.js';
+import { type DType, isFloat, tensorType } from '../../src/types.js';
+import type { AdapterParam, AdapterSite } from '../adapter-record.js';
+import type { AnyFold } from '../methods/contract/method.js';
+import { dimsOf, storedOf } from '../sites/kinds/index.js';
+import type { StoredValuesOf } from '../sites/kinds/kind.js';
+import { payloadOf } from '../sites/payload.js';
+import type { Site } from '../sites/site.js';
 
 /** Opset of fold formulas: old enough for every runtime, new enough for one form of every op. */
 const FORMULA_OPSET = 18;

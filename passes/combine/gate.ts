@@ -1,8 +1,8 @@
 /** A method that acts where a condition holds and leaves its sites as they were otherwise. */
-import { fail } from '../src/errors.js';
-import type { Value } from '../src/graph.js';
-import type { Ops } from '../src/ops/ops.generated.js';
-import type { AnySiteRules, Method } from './methods/contract/method.js';
+import { fail } from '../../src/errors.js';
+import type { Value } from '../../src/graph.js';
+import type { Ops } from '../../src/ops/ops.generated.js';
+import type { AnySiteRules, Method } from '../methods/contract/method.js';
 
 /** `chosen` is a bool scalar. Formulas are those of the method, each result chosen against what it replaces. */
 export function chosenOnly(method: Method, chosen: Value): Method {

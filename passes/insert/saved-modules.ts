@@ -1,5 +1,5 @@
 /** Modules that are trained in full beside a method: PEFT's `modules_to_save`. */
-import type { InsertEntry } from './insert-entry.js';
+import type { InsertEntry } from './entry.js';
 
 /**
  * The entry that trains them: every linear, embedding and norm whose path is one of the names, ends in one, or lies

@@ -1,15 +1,15 @@
 /** What a model holds, where methods can attach, and what stands in the way. */
-import { type Value, walkGraphs } from '../src/graph.js';
-import type { Model } from '../src/model.js';
-import { formatType } from '../src/types.js';
-import { hazardsOf } from './inspect/hazards.js';
-import { type GradientTest, operatorInfo, trainableNodes } from './inspect/operators.js';
-import { parameterInfo } from './inspect/parameters.js';
-import type { InspectReport, ModelInfo, ValueInfo } from './inspect/report.js';
-import { sharedWeights } from './inspect/shared.js';
-import { siteRows } from './inspect/sites.js';
-import { exporterOf } from './sites/exporters/index.js';
-import { findWeightSites } from './sites/find.js';
+import { type Value, walkGraphs } from '../../src/graph.js';
+import type { Model } from '../../src/model.js';
+import { formatType } from '../../src/types.js';
+import { exporterOf } from '../sites/exporters/index.js';
+import { findWeightSites } from '../sites/find.js';
+import { hazardsOf } from './hazards.js';
+import { type GradientTest, operatorInfo, trainableNodes } from './operators.js';
+import { parameterInfo } from './parameters.js';
+import type { InspectReport, ModelInfo, ValueInfo } from './report.js';
+import { sharedWeights } from './shared.js';
+import { siteRows } from './sites.js';
 
 export interface InspectOptions {
   /** Module paths by node name, weight name or output name. */
@@ -67,5 +67,5 @@ function valueInfo(name: string, type: Value['type']): ValueInfo {
   };
 }
 
-export type { GradientTest } from './inspect/operators.js';
-export type * from './inspect/report.js';
+export type { GradientTest } from './operators.js';
+export type * from './report.js';
