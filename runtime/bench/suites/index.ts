@@ -4,8 +4,9 @@ import { accuracy } from './accuracy.js';
 import { compile } from './compile.js';
 import { fold } from './fold.js';
 import { io } from './io.js';
+import { largeFold } from './large-fold.js';
 import { latency } from './latency.js';
 import { methods } from './methods.js';
 import { step } from './step.js';
 
-export const SUITES: readonly Suite[] = [step, fold, latency, compile, io, accuracy, methods];
+export const SUITES: readonly Suite[] = [step, fold, largeFold, latency, compile, io, accuracy, methods];

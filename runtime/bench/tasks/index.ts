@@ -3,6 +3,7 @@ import type { BenchTask } from '../task.js';
 import { agreement, foldErrors } from './accuracy.js';
 import { compile, differentiate } from './compile.js';
 import { copy, rewrite } from './files.js';
+import { cachePages, largeFold, systemCopy, writeLlama } from './large.js';
 import { latency } from './latency.js';
 import { method } from './method.js';
 import { writeBert, writeRandomAdapter, writeSteps, writeUnfolded } from './prepare.js';
@@ -10,17 +11,21 @@ import { forward, step, train } from './run.js';
 
 export const TASKS: Readonly<Record<string, BenchTask>> = {
   agreement,
+  cachePages,
   compile,
   copy,
   differentiate,
   foldErrors,
   forward,
+  largeFold,
   latency,
   method,
   rewrite,
   step,
+  systemCopy,
   train,
   writeBert,
+  writeLlama,
   writeRandomAdapter,
   writeSteps,
   writeUnfolded,

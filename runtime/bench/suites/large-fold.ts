@@ -1,0 +1,93 @@
+/** Folding a LoRA of PEFT into a model of 1 GB whose weights lie beside it: time against the system's copy, memory. */
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { inTurn, type Subject } from '../compare.js';
+import { LLAMA_1GB, LLAMA_TINY } from '../models/llama.js';
+import { runTask } from '../process.js';
+import type { BenchContext, Suite, SuiteResult } from '../suite.js';
+import { hundredths, percent, type Table, whole } from '../table.js';
+
+const RANK = 16;
+
+export const largeFold: Suite = {
+  id: 'large-fold',
+  summary: 'folding a 1 GB model with external data: time against a copy, memory above the runtime',
+  run: measure,
+};
+
+async function measure({ quick, folder, rounds: count, log }: BenchContext): Promise<SuiteResult> {
+  const shape = quick ? LLAMA_TINY : LLAMA_1GB;
+  const model = join(folder, 'llama.onnx');
+  const adapter = join(folder, 'llama-lora');
+  log(`  writing a decoder of ${shape.layers} layers, width ${shape.hidden}`);
+  const { sites } = await runTask('writeLlama', { shape, out: model, adapter, rank: RANK });
+  const copied = join(folder, 'copy.onnx');
+  const merged = join(folder, 'merged.onnx');
+  const sources = [model, `${model}.data`];
+  const files = sources.map((from) => ({ from, to: from.replace(model, copied) }));
+  const clear = () =>
+    Promise.all(
+      [copied, merged].flatMap((path) => [rm(path, { force: true }), rm(`${path}.data`, { force: true })]),
+    );
+  const subjects = [true, false].flatMap((cold): Subject[] => {
+    const prepared = async (name: string, input: Record<string, unknown>) => {
+      await clear();
+      await runTask('cachePages', { files: sources, cold });
+      const figures = await runTask(name, input);
+      await clear();
+      return figures;
+    };
+    return [
+      { name: nameOf('copy', cold), measure: () => prepared('systemCopy', { files }) },
+      { name: nameOf('fold', cold), measure: () => prepared('largeFold', { model, adapter, out: merged }) },
+    ];
+  });
+  const rounds = await inTurn(subjects, count, log);
+  for (const path of [...sources, adapter]) await rm(path, { recursive: true, force: true });
+  const rows = [true, false].flatMap((cold) => {
+    const [copy, fold] = [nameOf('copy', cold), nameOf('fold', cold)];
+    const copyMs = rounds.median(copy, 'copyMs');
+    const foldMs = rounds.median(fold, 'foldMs');
+    const peak = rounds.median(fold, 'peakMiB');
+    const runtime = rounds.median(fold, 'runtimeMiB');
+    return [
+      { subject: copy, ms: copyMs, spread: rounds.spread(copy, 'copyMs') },
+      {
+        subject: fold,
+        ms: foldMs,
+        spread: rounds.spread(fold, 'foldMs'),
+        overCopy: foldMs === null || copyMs === null ? null : foldMs / copyMs,
+        peakMiB: peak,
+        runtimeMiB: runtime,
+        aboveMiB: peak === null || runtime === null ? null : peak - runtime,
+      },
+    ];
+  });
+  const table: Table = {
+    id: 'large-fold',
+    title: `Fold: Llama-shaped decoder, ${shape.layers} layers, width ${shape.hidden}, ${gigabytes(shape)} GB in external data, PEFT LoRA r=${RANK} on all linear modules (${String(sites)})`,
+    columns: [
+      { key: 'subject', head: 'what' },
+      { key: 'ms', head: 'ms', format: whole },
+      { key: 'spread', head: 'spread', format: percent },
+      { key: 'overCopy', head: 'time ÷ copy', format: hundredths },
+      { key: 'peakMiB', head: 'peak MiB', format: whole },
+      { key: 'runtimeMiB', head: 'runtime alone', format: whole },
+      { key: 'aboveMiB', head: 'above it', format: whole },
+    ],
+    rows,
+    notes: [
+      'Medians over rounds, in turn. Copy: `cp` and `sync` of both files. Fold: reading the folder to the last rename, written and synced, with the check of all untouched bytes. Cold: the system was asked to forget the pages of the base. Runtime alone: the same process after a session of one node ran.',
+    ],
+  };
+  return { tables: [table], raw: rounds.all() };
+}
+
+function nameOf(what: 'copy' | 'fold', cold: boolean): string {
+  return `${what}, ${cold ? 'cold' : 'warm'}`;
+}
+
+function gigabytes({ layers, hidden, intermediate, vocab }: typeof LLAMA_1GB): string {
+  const weights = vocab * hidden + layers * (4 * hidden * hidden + 3 * hidden * intermediate);
+  return ((4 * weights) / 1e9).toFixed(2);
+}
