@@ -3,7 +3,7 @@ import { type AdapterRecord, allParams, trainableParams } from '../../passes/ada
 import type { Tensor } from '../../src/tensor.js';
 import { type AdapterFile, modelTensors } from '../adapter-file.js';
 import { type WritePeftOptions, writePeft } from '../peft/write.js';
-import { writeOnnxAdapter } from './flatbuffer-adapter.js';
+import { writeOnnxAdapter } from './onnx-adapter/write.js';
 import { writeNpz } from './npz.js';
 
 /** What was written, for a report. */

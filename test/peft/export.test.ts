@@ -6,7 +6,7 @@ import { crc32 } from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { allParams } from '../../passes/adapter-record.js';
 import type { AdapterFile } from '../../runtime/adapter-file.js';
-import { writeOnnxAdapter } from '../../runtime/export/flatbuffer-adapter.js';
+import { writeOnnxAdapter } from '../../runtime/export/onnx-adapter/write.js';
 import { EXPORT_FORMATS } from '../../runtime/export/formats.js';
 import { readPeft } from '../../runtime/peft/read.js';
 import { readModel } from '../../src/onnx/index.js';
