@@ -4,7 +4,7 @@
  * was redirected (`y' = y + f(y)`) without being rewired themselves.
  */
 import type { Graph, Node, Use, Value } from '../src/graph.js';
-import { redirectUses } from '../src/graph.js';
+import { redirectUses, walkGraphs } from '../src/graph.js';
 
 /** Where new nodes go: just before a node, just after one, or at the end of the graph. */
 export type Anchor = { readonly before: Node } | { readonly after: Node } | 'end';
@@ -36,7 +36,10 @@ export function applyEdit(edit: Edit): void {
   for (const value of edit.addInitializers ?? []) graph.addInitializer(value);
   if (edit.add !== undefined) attach(graph, edit.add.nodes, edit.add.at);
   // Later nodes read earlier ones, so removal runs backwards.
-  for (const node of [...(edit.remove ?? [])].reverse()) graph.remove(node);
+  for (const node of [...(edit.remove ?? [])].reverse()) {
+    graph.remove(node);
+    releaseBodies(node);
+  }
   for (const value of edit.removeInitializers ?? []) graph.initializers.delete(value);
 }
 
@@ -48,5 +51,15 @@ function attach(graph: Graph, nodes: readonly Node[], at: Anchor): void {
   } else {
     let last = at.after;
     for (const node of nodes) last = graph.insertAfter(last, node);
+  }
+}
+
+/** Values that the bodies of a control-flow node capture lose those uses: for a node that is not coming back. */
+export function releaseBodies(node: Node): void {
+  for (const body of node.subgraphs) {
+    for (const graph of [...walkGraphs(body)].reverse()) {
+      graph.clearOutputs();
+      for (const inner of graph.nodesReversed()) graph.remove(inner);
+    }
   }
 }

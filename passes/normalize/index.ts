@@ -3,6 +3,7 @@
  * differentiated goes through these passes, in this order. Run them on a typed model (`inferModel`) with `runPasses`.
  */
 import type { Pass } from '../pass.js';
+import { branchesPass } from './branches.js';
 import { constantsPass } from './constants.js';
 import { dropoutPass } from './dropout.js';
 import { expandPass } from './expand.js';
@@ -15,6 +16,7 @@ import { slicesPass } from './slices.js';
 
 export const normalizeForTraining: readonly Pass[] = [
   inlineFunctions,
+  branchesPass,
   constantsPass,
   dropoutPass,
   raiseOpsetPass,

@@ -3,6 +3,7 @@ import type { z } from 'zod';
 import type { Gradient } from '../grad/rule.js';
 import type { Loss } from '../losses/loss.js';
 import type { Method } from '../methods/contract/method.js';
+import type { InputSettings } from '../normalize/fixed-inputs.js';
 import type { Optimizer } from '../optimizers/optimizer.js';
 import type { Pass } from '../pass.js';
 import type { scheduleSchema } from './manifest.js';
@@ -43,6 +44,11 @@ export interface StepOptions {
   readonly gradientRules?: readonly Gradient[];
   /** Passes of one's own that run on the training copy before its normalisation, e.g. to expand an operator. */
   readonly lowerings?: readonly Pass[];
+  /**
+   * What becomes of inputs of the model, by name. Left open, a boolean that switches between branches takes the one
+   * without a past, and keys and values of earlier steps are empty (`passes/normalize/fixed-inputs.ts`).
+   */
+  readonly inputs?: InputSettings;
   /** Give the gradient of every parameter as an output of the `step` graph. Default false. */
   readonly gradients?: boolean;
   /** Outputs of the model in the eval graph: what the loss reads, or all. Default `loss`. */

@@ -12,6 +12,7 @@ import {
 } from '../adapter-record.js';
 import { lossById } from '../losses/index.js';
 import type { Method } from '../methods/contract/method.js';
+import { fixInputs } from '../normalize/fixed-inputs.js';
 import { optimizerById } from '../optimizers/index.js';
 import { parseOptions } from '../options.js';
 import { proceduresOf } from '../procedures.js';
@@ -41,8 +42,9 @@ export interface StepArtifacts {
  * Emits training graphs for a model that holds an adapter; the model is not changed.
  * Throws E_NO_MATCH (no adapter, no such output, nothing to train), E_NO_GRADIENT, E_USAGE (options).
  */
-export function emitStep(adapted: Model, options: StepOptions): StepArtifacts {
-  const record = readAdapterRecord(adapted);
+export function emitStep(model: Model, options: StepOptions): StepArtifacts {
+  const record = readAdapterRecord(model);
+  const adapted = fixInputs(model, options.inputs);
   const methods = options.methods ?? [];
   const asked = proceduralKeys(record, methods);
   const loss = (typeof options.loss === 'string' ? lossById(options.loss) : options.loss).configure(

@@ -2,9 +2,11 @@
 import { Command } from 'commander';
 import { LOSSES } from '../../passes/losses/index.js';
 import type { Method } from '../../passes/methods/contract/method.js';
+import type { InputSetting, InputSettings } from '../../passes/normalize/fixed-inputs.js';
 import { OPTIMIZERS } from '../../passes/optimizers/index.js';
 import type { StepOptions } from '../../passes/targets/step.js';
 import { SCHEDULES } from '../../runtime/train/schedule.js';
+import { fail } from '../errors.js';
 import { choice } from './choice.js';
 import { loadUserConfig, type TrainConfig } from './config.js';
 import { addConfigOptions } from './config-option.js';
@@ -22,6 +24,7 @@ export interface StepFlags {
   readonly clip?: number;
   readonly accumulation: number;
   readonly dropout?: number;
+  readonly set?: Record<string, unknown>;
   readonly config?: string | false;
 }
 
@@ -77,7 +80,12 @@ function addGraphOptions(command: Command): Command {
     .option('--weight-decay <λ>', 'decoupled weight decay', number)
     .option('--clip <norm>', 'clip the gradient to this global norm', number)
     .option('--accumulation <n>', 'micro-batches per optimizer step', count, 1)
-    .option('--dropout <p>', 'override the dropout that the adapter was inserted with', number);
+    .option('--dropout <p>', 'override the dropout that the adapter was inserted with', number)
+    .option(
+      '--set <input=value>',
+      'fix an input of the model: a number, true, false, or empty for a past; feed leaves it to the data; repeatable, e.g. use_cache_branch=false',
+      pair,
+    );
 }
 
 /** What the flags ask of `emitStep`; `loss` must be given. `methods` are those of the config file. */
@@ -85,7 +93,7 @@ export function stepOptions(
   flags: StepFlags & { readonly loss: string },
   methods: readonly Method[] = [],
 ): StepOptions {
-  const { weightDecay, optimizerSet, clip, dropout } = flags;
+  const { weightDecay, optimizerSet, clip, dropout, set } = flags;
   return {
     loss: flags.loss,
     methods,
@@ -96,5 +104,20 @@ export function stepOptions(
     accumulation: flags.accumulation,
     ...(clip === undefined ? {} : { clip }),
     ...(dropout === undefined ? {} : { dropout }),
+    ...(set === undefined ? {} : { inputs: inputSettings(set) }),
   };
+}
+
+/** Throws E_USAGE for a value that no input can be set to. */
+function inputSettings(given: Readonly<Record<string, unknown>>): InputSettings {
+  return Object.fromEntries(
+    Object.entries(given).map(([name, value]): [string, InputSetting] => {
+      if (value === 'feed' || value === 'empty' || typeof value === 'number' || typeof value === 'boolean')
+        return [name, value];
+      return fail('E_USAGE', {
+        message: `--set ${name}=${String(value)} is no setting of an input`,
+        remedy: 'Give a number, true, false, empty or feed',
+      });
+    }),
+  );
 }
