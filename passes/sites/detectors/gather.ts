@@ -2,6 +2,7 @@
 import type { Detector } from '../draft.js';
 import { embeddingDraft } from '../embedding.js';
 import { intAttribute, payloadOf } from '../payload.js';
+import { integerTable } from './quantized-gather.js';
 
 export const gather: Detector = {
   ops: ['Gather'],
@@ -11,6 +12,6 @@ export const gather: Detector = {
     // A scalar index picks one row of a parameter; that is indexing, not a lookup.
     if (payloadOf(ids)?.dims.length === 0) return [];
     const draft = embeddingDraft(node, 0, ids, node.output(0));
-    return draft === undefined ? [] : [draft];
+    return draft === undefined ? integerTable(node) : [draft];
   },
 };

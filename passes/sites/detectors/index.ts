@@ -8,8 +8,8 @@ import { embedLayerNorm } from './embed-layer-norm.js';
 import { gather } from './gather.js';
 import { gemm } from './gemm.js';
 import { matMul } from './matmul.js';
-import { integerMatMul } from './matmul-integer.js';
-import { blockQuantized } from './matmul-nbits.js';
+import { quantizedLinear } from './matmul-nbits.js';
+import { quantizedGather } from './quantized-gather.js';
 
 const DETECTORS: ReadonlyMap<string, Detector> = new Map(
   [
@@ -17,8 +17,8 @@ const DETECTORS: ReadonlyMap<string, Detector> = new Map(
     gemm,
     pointwiseConv,
     packedAttention,
-    blockQuantized,
-    integerMatMul,
+    quantizedLinear,
+    quantizedGather,
     einsum,
     gather,
     embedLayerNorm,

@@ -1,39 +1,43 @@
-/** `com.microsoft.MatMulNBits` and `MatMulBnb4`: weights quantised in blocks. A float branch can run beside them. */
+/** Products with a quantised weight: a float branch can run beside them. `passes/quantize` knows how they are stored. */
+
+import { isFloat } from '../../../src/types.js';
 import { dtypeOf } from '../../../src/value-type.js';
+import { PRODUCT_OPS, quantizedProduct } from '../../quantize/products.js';
 import { storedBias } from '../bias.js';
 import type { Detector } from '../draft.js';
 import { linearDraft } from '../linear.js';
-import { intAttribute, payloadOf } from '../payload.js';
 
-export const blockQuantized: Detector = {
-  ops: ['com.microsoft.MatMulNBits', 'com.microsoft.MatMulBnb4'],
+export const quantizedLinear: Detector = {
+  ops: PRODUCT_OPS,
   detect(node) {
-    const packed = node.input(1);
-    const scales = payloadOf(node.input(2));
-    const inDim = intAttribute(node, 'K', 0);
-    const outDim = intAttribute(node, 'N', 0);
-    if (payloadOf(packed) === undefined || scales === undefined || inDim === 0 || outDim === 0) return [];
-    const b = node.inputs[5];
+    const product = quantizedProduct(node);
+    if (product === undefined) return [];
+    const { x, y, input, bias, inDim, outDim, transposed } = product;
+    const packed = node.input(input);
     const view = {
       value: packed,
-      transposed: true,
+      transposed,
       scale: 1,
       consumed: packed,
-      consumedTransposed: true,
-      input: 1,
+      consumedTransposed: transposed,
+      input,
       chain: [],
       storage: 'packed',
     } as const;
-    const x = node.input(0);
-    // Scales may be bytes (double quantisation); then the op computes in the type of x.
-    const floating = dtypeOf(x) ?? scales.dtype;
+    const dtype = dtypeOf(x) ?? dtypeOf(y);
     return [
       linearDraft({
         node,
         x,
-        y: node.output(0),
-        weight: { view, inDim, outDim, dtype: floating, rank: 2 },
-        ...(b === null || b === undefined ? {} : storedBias(node, node.inputs.indexOf(b))),
+        y,
+        weight: {
+          view,
+          inDim,
+          outDim,
+          dtype: dtype !== undefined && isFloat(dtype) ? dtype : 'float32',
+          rank: 2,
+        },
+        ...(bias === undefined ? {} : storedBias(node, bias)),
       }),
     ];
   },
