@@ -5,7 +5,7 @@ import type { Graph, Node, Value } from '../graph.js';
 import type { LocalFunction, Model } from '../model.js';
 import { type Dim, tensorType, type ValueType } from '../types.js';
 import { Call, type Engine } from './call.js';
-import { contentsOf, setContents, setOverridable } from './contents.js';
+import { type Contents, contentsOf, setContents, setOverridable } from './contents.js';
 import { fallbackTypes } from './fallback.js';
 import { foldOf } from './fold/registry.js';
 import { adopt, type Diagnostic, joinTypes } from './merge.js';
@@ -16,6 +16,17 @@ interface Frame {
   readonly opsets: ReadonlyMap<string, number>;
   readonly attributes: ReadonlyMap<string, Attribute>;
   readonly functions: readonly LocalFunction[];
+}
+
+/** Elements past the range of a narrow integer wrap in a way that is not followed here, and count as unknown. */
+function representable(contents: Contents | undefined, type: ValueType | undefined): Contents | undefined {
+  const [, unsigned, bits] = (type?.kind === 'tensor' && /^(u?)int(8|16|32)$/.exec(type.dtype)) || [];
+  if (contents === undefined || bits === undefined) return contents;
+  const size = 2 ** Number(bits);
+  const least = unsigned === 'u' ? 0 : -size / 2;
+  const fits = (item: Dim) => typeof item !== 'number' || (item >= least && item < least + size);
+  if (contents.items.every(fits)) return contents;
+  return { dims: contents.dims, items: contents.items.map((item) => (fits(item) ? item : null)) };
 }
 
 const NO_ATTRIBUTES: ReadonlyMap<string, Attribute> = new Map();
@@ -115,7 +126,7 @@ class Inference implements Engine {
     const fold = node.domain === '' ? foldOf(node.op) : undefined;
     const results = fold?.(call);
     node.outputs.forEach((output, index) => {
-      if (output !== null) setContents(output, results?.[index]);
+      if (output !== null) setContents(output, representable(results?.[index], output.type));
     });
   }
 

@@ -1,0 +1,99 @@
+/** Operators that some device has no kernel for, as formulas of operators that every device has. */
+import type { Node, Value } from '../../src/graph.js';
+import type { Builder } from '../../src/ops/builder.js';
+import { isFloat } from '../../src/types.js';
+import { dtypeOf } from '../../src/value-type.js';
+import { defineExpansion, type Expansion } from '../normalize/expansion.js';
+
+function inputs(node: Node): Value[] {
+  return node.inputs.filter((input) => input !== null);
+}
+
+function number(node: Node, name: string, fallback: number): number {
+  const attribute = node.attributes.get(name);
+  if (attribute?.type === 'int') return Number(attribute.value);
+  return attribute?.type === 'float' ? attribute.value : fallback;
+}
+
+function sum(b: Builder, values: readonly Value[]): Value | undefined {
+  const [first, ...rest] = values;
+  return first === undefined ? undefined : rest.reduce((total, value) => b.op.Add(total, value), first);
+}
+
+const either = (b: Builder, x: Value, y: Value): Value => b.op.Not(b.op.And(b.op.Not(x), b.op.Not(y)));
+
+/** Each is used where the device says that it lacks the operator. */
+export const missingOperators: readonly Expansion[] = [
+  defineExpansion({
+    op: 'Sum',
+    expand: (b, node) => {
+      const total = sum(b, inputs(node));
+      return total === undefined ? undefined : [total];
+    },
+  }),
+  defineExpansion({
+    op: 'Mean',
+    expand: (b, node) => {
+      const total = sum(b, inputs(node));
+      return total === undefined ? undefined : [b.op.Div(total, inputs(node).length)];
+    },
+  }),
+  defineExpansion({
+    op: 'LogSoftmax',
+    // Since opset 13 over one axis; before, over all from an axis on.
+    expand: (b, node) => {
+      if (b.opset('') < 13) return undefined;
+      const x = node.input(0);
+      const axis = number(node, 'axis', -1);
+      const z = b.op.Sub(x, b.op.ReduceMax(x, [axis], { keepdims: 1 }));
+      return [b.op.Sub(z, b.op.Log(b.op.ReduceSum(b.op.Exp(z), [axis], { keepdims: 1 })))];
+    },
+  }),
+  defineExpansion({ op: 'Or', expand: (b, node) => [either(b, node.input(0), node.input(1))] }),
+  defineExpansion({
+    op: 'Xor',
+    expand: (b, node) => {
+      const [x, y] = [node.input(0), node.input(1)];
+      return [b.op.And(either(b, x, y), b.op.Not(b.op.And(x, y)))];
+    },
+  }),
+  defineExpansion({
+    op: 'Sign',
+    expand: (b, node) => {
+      const x = node.input(0);
+      const dtype = dtypeOf(x);
+      if (dtype === undefined) return undefined;
+      const [one, zero, minus] = [1, 0, -1].map((n) => b.scalar(n, dtype)) as [Value, Value, Value];
+      return [b.op.Where(b.op.Greater(x, zero), one, b.op.Where(b.op.Less(x, zero), minus, zero))];
+    },
+  }),
+  defineExpansion({
+    op: 'IsNaN',
+    // The one number that is not equal to itself.
+    expand: (b, node) => [b.op.Not(b.op.Equal(node.input(0), node.input(0)))],
+  }),
+  defineExpansion({
+    op: 'Mod',
+    // x − y·⌊x/y⌋ (sign of y), or with fmod x − y·trunc(x/y); integers that are not negative, and floats.
+    expand: (b, node) => {
+      const [x, y] = [node.input(0), node.input(1)];
+      const dtype = dtypeOf(x);
+      if (dtype === undefined || !isFloat(dtype) || number(node, 'fmod', 0) === 1) return undefined;
+      return [b.op.Sub(x, b.op.Mul(y, b.op.Floor(b.op.Div(x, y))))];
+    },
+  }),
+  defineExpansion({
+    op: 'Softsign',
+    expand: (b, node) => [b.op.Div(node.input(0), b.op.Add(b.op.Abs(node.input(0)), 1))],
+  }),
+  defineExpansion({
+    op: 'Selu',
+    expand: (b, node) => {
+      const x = node.input(0);
+      const alpha = number(node, 'alpha', 1.6732632423543772);
+      const gamma = number(node, 'gamma', 1.0507009873554805);
+      const negative = b.op.Mul(b.op.Sub(b.op.Exp(b.op.Neg(b.op.Relu(b.op.Neg(x)))), 1), alpha);
+      return [b.op.Mul(b.op.Add(b.op.Relu(x), negative), gamma)];
+    },
+  }),
+];
