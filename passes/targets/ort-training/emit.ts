@@ -1,0 +1,176 @@
+/**
+ * The target of ONNX Runtime's on-device training API: a training model whose gradients go into buffers of the runtime,
+ * an eval model, and an optimizer model over sequences. The parameters are in a checkpoint, by the keys of the adapter's
+ * record. Forward and backward pass are those of the step target.
+ */
+import { fail } from '../../../src/errors.js';
+import type { Value } from '../../../src/graph.js';
+import type { Model } from '../../../src/model.js';
+import { Builder } from '../../../src/ops/builder.js';
+import { dtypeOf } from '../../../src/value-type.js';
+import {
+  type AdapterParam,
+  type AdapterRecord,
+  allParams,
+  readAdapterRecord,
+  trainableParams,
+} from '../../adapter-record.js';
+import { tensorOf } from '../describe.js';
+import { emitEval } from '../eval.js';
+import { finish } from '../finish.js';
+import { claimFixedNames } from '../layout.js';
+import type { BatchInput, StepManifest } from '../manifest.js';
+import { PublicNames } from '../names.js';
+import { buildTrainGraph, type TrainGraph } from '../train-graph.js';
+import { type Accumulators, addAccumulators } from './accumulators.js';
+import { countSeed } from './dropout-seed.js';
+import { type FrozenWeight, liftFrozen } from './frozen.js';
+import { DROPOUT_SEED, LAZY_RESET_GRAD } from './names.js';
+import { lowerOpset } from './opset.js';
+import { emitOptimizer } from './optimizer-model.js';
+import type { Divided } from './optimizers.js';
+import type { OrtTrainingOptions } from './options.js';
+import { checkProcedures, parameterSettings, settle } from './settings.js';
+import { arrangeInputs, describeUsers, userInputs } from './signature.js';
+
+export type { AdamMode, OrtTrainingOptions } from './options.js';
+
+/** What goes into the checkpoint beside the numbers. */
+export interface CheckpointPlan {
+  readonly record: AdapterRecord;
+  /** In the order of the models' inputs. */
+  readonly trained: readonly AdapterParam[];
+  /** Parameters of the adapter that do not train: no inputs of the models, but part of the adapter. */
+  readonly untrained: readonly AdapterParam[];
+  /** Weights of the base that are inputs of the models. */
+  readonly frozen: readonly FrozenWeight[];
+  /** Where adapters have dropout: the seed of the first pass. */
+  readonly dropoutSeed?: number;
+  /** Slots of the step target's optimizer, in the order in which the runtime keeps them; empty for none. */
+  readonly moments: readonly { readonly slot: string | undefined }[];
+}
+
+export interface OrtTrainingModels {
+  readonly training: Model;
+  readonly evaluation: Model;
+  readonly optimizer: Model;
+  readonly checkpoint: CheckpointPlan;
+  /** What the caller feeds, in the order in which the API takes it. */
+  readonly inputs: readonly BatchInput[];
+  /** What a training step gives back, and an evaluation, in order. */
+  readonly outputs: readonly string[];
+  readonly evalOutputs: StepManifest['outputs']['model'];
+}
+
+/**
+ * Emits for a model that holds an adapter; the model is not changed.
+ * Throws E_NO_MATCH (no adapter, no such output, nothing to train), E_NO_GRADIENT, E_USAGE (options), and E_UNSUPPORTED
+ * for what the runtime cannot carry: work of the host between steps, several rates or decays, other optimizers.
+ */
+export function emitOrtTraining(adapted: Model, options: OrtTrainingOptions): OrtTrainingModels {
+  const record = readAdapterRecord(adapted);
+  const { methods = [], frozen: placement = 'graph' } = options;
+  checkProcedures(record, methods);
+  const settings = settle(options);
+  const { loss, native, maxNorm } = settings;
+  const names = new PublicNames(adapted);
+  for (const name of [LAZY_RESET_GRAD, DROPOUT_SEED]) names.reserve(name);
+  const fixed = claimFixedNames(names);
+  const labelNames = new Map<string, string>();
+
+  const train = buildTrainGraph(adapted, trainableParams(record), {
+    record,
+    methods,
+    loss,
+    names,
+    labelNames,
+    mean: true,
+    seedName: fixed.seed,
+    dropout: settings.dropout,
+    lossScale: options.lossScale,
+    gradientRules: options.gradientRules ?? [],
+    lowerings: options.lowerings ?? [],
+  });
+  const trained = train.trained.map(({ param }) => param);
+  const divided = native.divide(
+    parameterSettings(trained, options.groups ?? {}),
+    settings.optimizer.config,
+    maxNorm !== null,
+  );
+  const { model: evaluation } = emitEval(adapted, trained, {
+    loss,
+    names,
+    labelNames,
+    fixed,
+    metrics: (train.objective.built.metrics ?? []).map(({ name }) => names.claim(name)),
+    outputs: options.evalOutputs ?? 'loss',
+  });
+  const training = train.model;
+  const seed = training.graph.inputs.find(({ name }) => name === fixed.seed);
+  if (seed !== undefined) countSeed(training, seed);
+  const accumulators = accumulate(train, divided, settings.accumulation);
+  const users = userInputs(adapted, [training, evaluation], train.objective.labels);
+  finish(training, new Builder(training), [], [[fixed.loss, train.objective.loss], ...accumulators.outputs]);
+  training.opsets.set('com.microsoft', 1);
+  const frozen = placement === 'checkpoint' ? liftFrozen(training, evaluation) : [];
+  const parameters = { trained, frozen: frozen.map(({ name }) => name), dropoutSeed: seed !== undefined };
+  for (const model of [training, evaluation]) lowerOpset(model);
+  arrangeInputs(training, users, parameters, accumulators);
+  arrangeInputs(evaluation, users, parameters, { inputs: [], values: [] });
+  const optimizer = emitOptimizer({
+    optimizer: native,
+    config: settings.optimizer.config,
+    decay: divided.decay,
+    lrScale: divided.lrScale,
+    mode: options.adamMode ?? 'torch',
+    schedule: settings.schedule,
+    rate: options.rate ?? 'graph',
+    maxNorm,
+  });
+  for (const [name, model] of Object.entries({ training, evaluation, optimizer })) {
+    model.graph.name = name;
+    model.producerName = 'peft-compile';
+    model.producerVersion = '';
+  }
+  const keys = new Set(trained.map(({ key }) => key));
+  return {
+    training,
+    evaluation,
+    optimizer,
+    checkpoint: {
+      record,
+      trained,
+      untrained: allParams(record).filter(({ key }) => !keys.has(key)),
+      frozen,
+      ...(seed === undefined ? {} : { dropoutSeed: settings.seed }),
+      moments: native.moments.map((_, i) => ({ slot: native.slots[i] })),
+    },
+    inputs: describeUsers(users),
+    outputs: [fixed.loss],
+    evalOutputs: evaluation.graph.outputs.map(({ name, value }) => ({
+      name: name ?? value.label,
+      ...tensorOf(value.type),
+    })),
+  };
+}
+
+/** Gradients into the buffers of the runtime, which knows float32 ones. */
+function accumulate(train: TrainGraph, divided: Divided, accumulation: number): Accumulators {
+  return addAccumulators(
+    train.model,
+    train.trained.map(({ param: { key, shape }, input, gradient }, i) => {
+      const { scale = 1, decay = 0 } = divided.gradients[i] ?? {};
+      checkFloat(input, key);
+      return { key, shape, param: input, gradient, scale: scale / accumulation, decay };
+    }),
+  );
+}
+
+function checkFloat(input: Value, key: string): void {
+  if (dtypeOf(input) !== 'float32')
+    fail('E_UNSUPPORTED', {
+      message: `ONNX Runtime Training has float32 parameters only, and this one is ${dtypeOf(input)}`,
+      where: key,
+      remedy: 'Use the step target, or a base model in float32',
+    });
+}
