@@ -8,6 +8,7 @@ import { fillNormal, type Random, randomStream } from '../src/initializer.js';
 import type { Model } from '../src/model.js';
 import { type DType, formatType, isFloat, type TensorType } from '../src/types.js';
 import { countOf, type HostTensor, tensorOfNumbers } from './host-tensor.js';
+import { relatedSizes, switchValue } from './past-inputs.js';
 
 /** Sizes of symbolic dimensions. */
 export type Sizes = Readonly<Record<string, number>>;
@@ -42,16 +43,19 @@ export function inputSymbols(model: Model): string[] {
  */
 export function randomInputs(model: Model, options: RandomInputOptions = {}): Record<string, HostTensor> {
   const inputs: Record<string, HostTensor> = {};
+  const sizes = relatedSizes(model.graph, options.sizes ?? {}, options.defaultSize ?? 4);
   for (const value of requiredInputs(model.graph)) {
     const type = tensorTypeOf(value);
     const dims = (type.shape ?? []).map((dim) =>
-      typeof dim === 'number'
-        ? dim
-        : ((dim === null ? undefined : options.sizes?.[dim]) ?? options.defaultSize ?? 4),
+      typeof dim === 'number' ? dim : ((dim === null ? undefined : sizes[dim]) ?? options.defaultSize ?? 4),
     );
     const name = value.label;
     const random = randomStream(options.seed ?? 0, `input/${name}`);
-    inputs[name] = fill(value, type.dtype, dims, random, options.padded ?? false);
+    const branch = switchValue(model.graph, value, sizes);
+    inputs[name] =
+      branch === undefined
+        ? fill(value, type.dtype, dims, random, options.padded ?? false)
+        : tensorOfNumbers(type.dtype, dims, new Uint8Array(countOf(dims)).fill(Number(branch)));
   }
   return inputs;
 }

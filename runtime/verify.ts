@@ -6,9 +6,10 @@ import { type DType, isFloat } from '../src/types.js';
 import { type Difference, defaultTolerance, difference } from './compare.js';
 import type { HostTensor } from './host-tensor.js';
 import { type ModelSource, openModel } from './model-session.js';
+import { hasSwitch, pastSymbols } from './past-inputs.js';
 import { inputSymbols, randomInputs, requiredInputs, type Sizes } from './random-inputs.js';
 import { SessionHost, type SessionOptions, type Tensors } from './session.js';
-import { defaultCases, shapeCase } from './sizes.js';
+import { defaultCases, type ShapeCase, shapeCase } from './sizes.js';
 
 export interface VerifyOptions {
   /** Largest accepted difference relative to the scale of an output; default: derived, see `defaultTolerance`. */
@@ -104,11 +105,20 @@ function testCases(model: Model, options: VerifyOptions): { label: string; input
     return options.inputs.map((inputs, i) => ({ label: `given inputs ${i + 1}`, inputs }));
   const symbols = inputSymbols(model);
   const shapes =
-    options.shapes?.map((sizes, i) => shapeCase(symbols, sizes, i % 2 === 1)) ?? defaultCases(symbols);
+    options.shapes?.map((sizes, i) => shapeCase(symbols, sizes, i % 2 === 1)) ??
+    withoutPast(model, defaultCases(symbols));
   return shapes.map(({ label, sizes, padded }, i) => ({
     label,
     inputs: randomInputs(model, { seed: (options.seed ?? 0) + i, sizes, padded }),
   }));
+}
+
+/** A merged decoder is run through its other branch, too. */
+function withoutPast(model: Model, cases: readonly ShapeCase[]): readonly ShapeCase[] {
+  const [first] = cases;
+  if (first === undefined || !hasSwitch(model.graph)) return cases;
+  const empty = Object.fromEntries([...pastSymbols(model.graph)].map((symbol) => [symbol, 0]));
+  return [...cases, { label: 'without a past', sizes: { ...first.sizes, ...empty }, padded: false }];
 }
 
 /** A model may lack inputs of the other (a folded model has no adapter inputs); the rest must be given. */

@@ -5,7 +5,7 @@
 import { fail } from '../../src/errors.js';
 import { type Node, type Value, walkNodes } from '../../src/graph.js';
 import type { Model } from '../../src/model.js';
-import { formatType, isFloat } from '../../src/types.js';
+import { type DType, formatType, isFloat } from '../../src/types.js';
 import { type GradientLookup, gradientLookup } from './registry.js';
 import type { Gradient } from './rule.js';
 import { stopsGradient } from './stop-gradient.js';
@@ -32,7 +32,8 @@ export function activeRegion(
   loss: Value,
   lookup: GradientLookup = gradientLookup(),
 ): Region {
-  const trace = new Trace(wrt);
+  const rule = (node: Node): Gradient | undefined => ruleFor(node, model, lookup);
+  const trace = new Trace(wrt, rule);
   for (const node of model.graph.nodes()) trace.forward(node);
   const candidates: Node[] = [];
   const needed = new Map<Value, Node | undefined>([[loss, undefined]]);
@@ -44,7 +45,7 @@ export function activeRegion(
   }
   const nodes = candidates.reverse().map((node) => ({
     node,
-    gradient: ruleFor(node, model, lookup) ?? missing(node, trace, needed, loss),
+    gradient: rule(node) ?? missing(node, trace, needed, loss),
   }));
   return { nodes, isActive: (value) => trace.has(value) && needed.has(value) };
 }
@@ -53,7 +54,10 @@ export function activeRegion(
 class Trace {
   readonly #from = new Map<Value, Value | undefined>();
 
-  constructor(wrt: readonly Value[]) {
+  constructor(
+    wrt: readonly Value[],
+    readonly rule: (node: Node) => Gradient | undefined,
+  ) {
     for (const value of wrt) this.#from.set(value, undefined);
   }
 
@@ -75,9 +79,13 @@ class Trace {
     if (stopsGradient(node)) return;
     const source = this.source(node);
     if (source === undefined) return;
-    for (const output of node.outputs)
-      if (output !== null && carriesGradient(output) && !this.#from.has(output))
-        this.#from.set(output, source);
+    const codes = this.rule(node)?.codes;
+    const integers = isCode(source);
+    for (const [index, output] of node.outputs.entries()) {
+      if (output === null || this.#from.has(output)) continue;
+      const carries = codes?.includes(index) ?? (carriesGradient(output) || (integers && isCode(output)));
+      if (carries) this.#from.set(output, source);
+    }
   }
 
   /** Values from a trainable to `value`. */
@@ -107,6 +115,13 @@ function carriesGradient(value: Value): boolean {
     });
   // Sequences and optionals could carry gradients; their ops have no rules, which is reported when they are on a path.
   return type.kind === 'tensor' ? isFloat(type.dtype) : type.kind === 'sequence' || type.kind === 'optional';
+}
+
+const CODES: ReadonlySet<DType> = new Set(['int8', 'uint8', 'int16', 'uint16', 'int32', 'int4', 'uint4']);
+
+/** Of a dtype that quantised activations have; shapes and indices are int64. */
+function isCode({ type }: Value): boolean {
+  return type?.kind === 'tensor' && CODES.has(type.dtype);
 }
 
 function ruleFor(node: Node, model: Model, lookup: GradientLookup): Gradient | undefined {
@@ -143,7 +158,7 @@ function missing(node: Node, trace: Trace, needed: ReadonlyMap<Value, Node | und
       : `There is no gradient rule for ${node.qualifiedOp} (input ${formatType(source?.type)}), which lies between a trainable and the loss: ${shown.join(' → ')}`,
     where: control ? `${node.label}; path ${shown.join(' → ')}` : node.label,
     remedy: control
-      ? 'Export the model with the branch fixed or the loop unrolled, or choose targets behind this node.'
+      ? 'Fix the branch where an input chooses it (--set <input>=false), export the model with the loop unrolled, or choose targets behind this node.'
       : 'Choose targets behind this node, expand it into standard ops, or give a rule for it (gradientRules, see docs/architecture.md).',
   });
 }

@@ -41,7 +41,7 @@ export function fixInputs(adapted: Model, settings: InputSettings = {}): Model {
   inferModel(model);
   const fixer = new Fixer(model);
   for (const input of switches) {
-    const setting = settingOf(input, settings) ?? defaultBranch(input);
+    const setting = settingOf(input, settings) ?? branchWithoutPast(input);
     if (setting !== undefined && setting !== 'feed') fixer.fix(values.get(input) as Value, setting);
   }
   runPasses(model, [branchesPass]);
@@ -86,11 +86,13 @@ function switchedBy(input: Value): Node[] {
   );
 }
 
-function isSwitch(input: Value): boolean {
+/** Whether a boolean input chooses a branch of an If. */
+export function isSwitch(input: Value): boolean {
   return dtypeOf(input) === 'bool' && switchedBy(input).length > 0;
 }
 
-function defaultBranch(input: Value): boolean | undefined {
+/** The value of a switch under which no past, or fewer pasts, are read; undefined for all other inputs. */
+export function branchWithoutPast(input: Value): boolean | undefined {
   const pasts = (taken: boolean) =>
     switchedBy(input).reduce((sum, node) => sum + countPasts(branchOf(node, taken)), 0);
   const [yes, no] = [pasts(true), pasts(false)];
@@ -152,16 +154,15 @@ class Fixer {
 
   finish(): void {
     const first = this.#graph.firstNode;
+    if (this.#emptied || this.#fixed.some(({ setting }) => setting === 'empty')) this.#joinMasks();
     for (const { input, setting } of this.#fixed) {
       const zero = setting === 'empty' ? this.#pastAxis(input) : undefined;
-      this.#emptied ||= zero !== undefined;
       redirectUses(input, this.#filled(input, setting === 'empty' ? 0 : Number(setting), zero));
     }
     for (const value of this.#b.initializers) this.#graph.addInitializer(value);
     for (const node of this.#b.nodes)
       if (first === undefined) this.#graph.append(node);
       else this.#graph.insertBefore(first, node);
-    if (this.#emptied) this.#joinMask();
   }
 
   /** As `pastAxis`, of a past that is no input any more. */
@@ -195,17 +196,18 @@ class Fixer {
   }
 
   /** A mask over past and tokens is one over the tokens. */
-  #joinMask(): void {
-    const tokens = this.#graph.inputs.find(({ name = '' }) => /input_ids$/.test(name));
+  #joinMasks(): void {
+    const { inputs } = this.#graph;
+    const tokens = inputs.find(({ name = '' }) => /input_ids$/.test(name));
     const shape = tokens === undefined ? undefined : shapeOf(tokens);
-    for (const input of this.#graph.inputs)
-      if (/attention_mask$/.test(input.name ?? '') && input.type?.kind === 'tensor' && shape?.length === 2) {
-        const own = input.type.shape;
-        const alone = this.#graph.inputs.every(
-          (other) => other === input || !shapeOf(other)?.includes(own?.[1] ?? null),
-        );
-        if (own?.length === 2 && typeof own[1] === 'string' && alone) input.type = { ...input.type, shape };
-      }
+    if (shape?.length !== 2) return;
+    for (const input of [...inputs, ...this.#fixed.map((fixed) => fixed.input)]) {
+      const own = shapeOf(input);
+      if (!/attention_mask$/.test(input.name ?? '') || input.type?.kind !== 'tensor') continue;
+      const length = own?.[1];
+      const alone = inputs.every((other) => other === input || !shapeOf(other)?.includes(length ?? null));
+      if (own?.length === 2 && typeof length === 'string' && alone) input.type = { ...input.type, shape };
+    }
   }
 }
 

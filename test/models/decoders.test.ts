@@ -11,12 +11,11 @@ import { writeAdapter } from '../../runtime/adapter-file.js';
 import { artifactsInMemory } from '../../runtime/artifacts.js';
 import { Collator } from '../../runtime/data/batch.js';
 import { fold } from '../../runtime/fold/fold.js';
-import { numbersOf as hostNumbers } from '../../runtime/host-tensor.js';
+import { type HostTensor, numbersOf as hostNumbers, loadTensor } from '../../runtime/host-tensor.js';
 import { datasetOf } from '../../runtime/library/dataset.js';
 import { train } from '../../runtime/train/train.js';
 import type { Model } from '../../src/model.js';
 import { readModel } from '../../src/onnx/index.js';
-import type { Tensor } from '../../src/tensor.js';
 import { randomParameters } from '../helpers/adapters.js';
 import { fixturePath, numbersOf, readTensors } from '../helpers/fixtures.js';
 import { numbers, runModel } from '../helpers/run.js';
@@ -183,25 +182,11 @@ test('a past that the data has is fed, and asked for where the data lacks it', a
   ]).example(0);
   collator.check(example);
   const { feeds } = collator.batch([example]);
-  const params = new Map([...model.graph.initializers].map((value) => [value.name, value.tensor]));
-  const evalFeeds: Record<string, ort.Tensor> = {};
-  for (const { name = '', type } of emitted.eval.graph.inputs) {
-    const fed = feeds[name];
-    if (fed !== undefined)
-      evalFeeds[name] =
-        fed.dtype === 'int64'
-          ? new ort.Tensor(
-              'int64',
-              BigInt64Array.from(hostNumbers(fed) as ArrayLike<number>, BigInt),
-              fed.dims,
-            )
-          : new ort.Tensor('float32', Float32Array.from(hostNumbers(fed) as ArrayLike<number>), fed.dims);
-    else if (type?.kind === 'tensor') {
-      const tensor = params.get(name) as Tensor;
-      const bytes = Uint8Array.from(tensor.data.inline!);
-      evalFeeds[name] = new ort.Tensor('float32', new Float32Array(bytes.buffer), tensor.dims);
-    }
-  }
+  const { initial } = await artifactsInMemory(emitted, model);
+  for (const { key, input } of emitted.manifest.params) feeds[input] = initial.get(key)!;
+  const evalFeeds = Object.fromEntries(
+    emitted.eval.graph.inputs.map(({ name = '' }) => [name, ortTensor(feeds[name]!)]),
+  );
   const loss = numbers((await runModel(emitted.eval, evalFeeds))[emitted.manifest.outputs.loss])[0];
   const { logits } = await step(base, [ids], undefined);
   let sum = 0;
@@ -247,7 +232,9 @@ describe.each(NAMES)('a prefix in %s', (name) => {
         ['values', 'value'],
       ] as const) {
         const { key, shape } = params[role]!;
-        const stored = Float32Array.from(numbersOfTensor(tensors.get(key)!));
+        const stored = Float32Array.from(
+          hostNumbers(await loadTensor(tensors.get(key)!)) as ArrayLike<number>,
+        );
         const repeated = new Float32Array(ROWS * stored.length);
         for (let row = 0; row < ROWS; row++) repeated.set(stored, row * stored.length);
         past[`past_key_values.${layer}.${kind}`] = new ort.Tensor('float32', repeated, [ROWS, ...shape]);
@@ -270,8 +257,9 @@ describe.each(NAMES)('a prefix in %s', (name) => {
   });
 });
 
-function numbersOfTensor(tensor: Tensor): Float32Array {
-  const bytes = tensor.data.inline;
-  if (bytes === undefined) throw new Error('not in memory');
-  return new Float32Array(Uint8Array.from(bytes).buffer);
+function ortTensor(tensor: HostTensor): ort.Tensor {
+  const values = hostNumbers(tensor) as ArrayLike<number>;
+  return tensor.dtype === 'int64'
+    ? new ort.Tensor('int64', BigInt64Array.from(values, BigInt), tensor.dims)
+    : new ort.Tensor('float32', Float32Array.from(values), tensor.dims);
 }
