@@ -15,8 +15,20 @@ export type RawSessionOptions = Readonly<Record<string, unknown>>;
 
 export type Tensors = Readonly<Record<string, HostTensor>>;
 
+/** How tensors come back from a device: models that copy their input `x` to the output `y`, by dtype. */
+export interface DeviceAccess {
+  readonly copies: Readonly<Record<string, Uint8Array>>;
+  readonly options: RawSessionOptions;
+}
+
 export type Request =
-  | { readonly op: 'create'; readonly model: string | Uint8Array; readonly options: RawSessionOptions }
+  | {
+      readonly op: 'create';
+      readonly model: string | Uint8Array;
+      readonly options: RawSessionOptions;
+      /** Set for sessions that take and keep tensors in the memory of a device. */
+      readonly device?: DeviceAccess;
+    }
   | {
       readonly op: 'run';
       readonly session: number;
@@ -27,6 +39,12 @@ export type Request =
       readonly keep: Readonly<Record<string, string>>;
       /** Outputs to send back. */
       readonly fetch: readonly string[];
+      /** Fetched scalars; where one of them is not finite, nothing is kept. */
+      readonly ifFinite?: readonly string[];
+      /** Output name → tensor whose buffer it is written to. */
+      readonly into?: Tensors;
+      /** Fed tensors to send back with the outputs. */
+      readonly back?: readonly string[];
     }
   | { readonly op: 'put'; readonly tensors: Tensors }
   | { readonly op: 'get'; readonly keys: readonly string[] }

@@ -6,7 +6,7 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { env, InferenceSession, Tensor } from 'onnxruntime-node';
 import type { HostTensor } from './host-tensor.js';
-import type { CreatedReply, Reply, Request, TensorInfo, Tensors } from './session-protocol.js';
+import type { CreatedReply, DeviceAccess, Reply, Request, TensorInfo, Tensors } from './session-protocol.js';
 
 type Storage = Exclude<Tensor.DataTypeMap[Tensor.Type], string[]>;
 
@@ -30,6 +30,10 @@ env.logLevel = 'fatal';
 
 const sessions = new Map<number, InferenceSession>();
 const resident = new Map<string, Tensor>();
+/** Sessions that may be fed tensors of the device. */
+const onDevice = new Set<number>();
+let access: DeviceAccess | undefined;
+const copiers = new Map<string, InferenceSession>();
 let nextSession = 0;
 
 function toOrt(tensor: HostTensor): Tensor {
@@ -71,6 +75,10 @@ async function create(request: Extract<Request, { op: 'create' }>): Promise<Crea
       : await InferenceSession.create(model, options);
   const id = nextSession++;
   sessions.set(id, session);
+  if (request.device !== undefined) {
+    onDevice.add(id);
+    access = request.device;
+  }
   return { session: id, inputs: describe(session.inputMetadata), outputs: describe(session.outputMetadata) };
 }
 
@@ -80,37 +88,87 @@ function residentTensor(key: string): Tensor {
   return tensor;
 }
 
+function isOnDevice(tensor: Tensor): boolean {
+  return tensor.location === 'gpu-buffer';
+}
+
+/** Releases the memory of a device; host memory is the garbage collector's. */
+function discard(tensor: Tensor | undefined): void {
+  if (tensor !== undefined && isOnDevice(tensor)) tensor.dispose();
+}
+
+/** Keeps a tensor under a key in place of what was there. */
+function store(key: string, tensor: Tensor): void {
+  const before = resident.get(key);
+  resident.set(key, tensor);
+  if (before !== tensor) discard(before);
+}
+
+/**
+ * A tensor in host memory. The binding ends the process when a tensor of the device is read, so a session that copies
+ * its input brings it back.
+ */
+async function onHost(tensor: Tensor): Promise<Tensor> {
+  if (!isOnDevice(tensor)) return tensor;
+  const { type } = tensor;
+  let copier = copiers.get(type);
+  if (copier === undefined) {
+    const model = access?.copies[type];
+    if (model === undefined) throw new Error(`Tensors of dtype ${type} cannot be read from the device`);
+    copier = await InferenceSession.create(model, access?.options ?? {});
+    copiers.set(type, copier);
+  }
+  const { y } = await copier.run({ x: tensor });
+  return y as Tensor;
+}
+
+function isFinite(tensor: Tensor | undefined): boolean {
+  const [value] = (tensor?.data ?? []) as ArrayLike<number>;
+  return Number.isFinite(value);
+}
+
 async function run(request: Extract<Request, { op: 'run' }>): Promise<Tensors> {
   const session = sessions.get(request.session);
   if (session === undefined) throw new Error('The session was released');
   const feeds: Record<string, Tensor> = {};
   for (const [name, tensor] of Object.entries(request.feeds)) feeds[name] = toOrt(tensor);
-  for (const [name, key] of Object.entries(request.resident)) feeds[name] = residentTensor(key);
+  for (const [name, key] of Object.entries(request.resident)) {
+    const tensor = residentTensor(key);
+    feeds[name] = onDevice.has(request.session) ? tensor : await onHost(tensor);
+  }
   const wanted = new Set([...request.fetch, ...Object.keys(request.keep)]);
-  const results = await session.run(
-    feeds,
-    session.outputNames.filter((name) => wanted.has(name)),
-  );
+  const fetches: Record<string, Tensor | null> = {};
+  for (const name of session.outputNames) {
+    const given = request.into?.[name];
+    if (wanted.has(name)) fetches[name] = given === undefined ? null : toOrt(given);
+  }
+  const results = await session.run(feeds, fetches);
+  const accepted = (request.ifFinite ?? []).every((name) => isFinite(results[name] as Tensor | undefined));
   for (const [name, key] of Object.entries(request.keep)) {
     const output = results[name];
     if (output === undefined) throw new Error(`The model has no output '${name}'`);
-    resident.set(key, output as Tensor);
+    if (accepted) store(key, output as Tensor);
+    else discard(output as Tensor);
   }
   const reply: Record<string, HostTensor> = {};
   for (const name of request.fetch) {
     const output = results[name];
     if (output === undefined) throw new Error(`The model has no output '${name}'`);
-    const tensor = fromOrt(name, output as Tensor);
+    const tensor = fromOrt(name, await onHost(output as Tensor));
     // A kept output must survive the transfer of its buffer, so the caller gets a copy.
     reply[name] = name in request.keep ? { ...tensor, data: tensor.data.slice() } : tensor;
+  }
+  for (const name of request.back ?? []) {
+    const fed = request.feeds[name];
+    if (fed !== undefined) reply[name] = fed;
   }
   return reply;
 }
 
-function get(keys: readonly string[]): Tensors {
+async function get(keys: readonly string[]): Promise<Tensors> {
   const reply: Record<string, HostTensor> = {};
   for (const key of keys) {
-    const tensor = fromOrt(key, residentTensor(key));
+    const tensor = fromOrt(key, await onHost(residentTensor(key)));
     reply[key] = { ...tensor, data: tensor.data.slice() };
   }
   return reply;
@@ -123,23 +181,29 @@ async function handle(request: Request): Promise<CreatedReply | Tensors | null> 
     case 'run':
       return run(request);
     case 'put':
-      for (const [key, tensor] of Object.entries(request.tensors)) resident.set(key, toOrt(tensor));
+      for (const [key, tensor] of Object.entries(request.tensors)) store(key, toOrt(tensor));
       return null;
     case 'get':
       return get(request.keys);
     case 'drop':
-      for (const key of request.keys) resident.delete(key);
+      for (const key of request.keys) {
+        discard(resident.get(key));
+        resident.delete(key);
+      }
       return null;
     case 'release': {
       const session = sessions.get(request.session);
       sessions.delete(request.session);
+      onDevice.delete(request.session);
       await session?.release();
       return null;
     }
     case 'close':
-      for (const session of sessions.values()) await session.release();
-      sessions.clear();
+      for (const tensor of resident.values()) discard(tensor);
       resident.clear();
+      for (const session of [...copiers.values(), ...sessions.values()]) await session.release();
+      copiers.clear();
+      sessions.clear();
       return null;
   }
 }

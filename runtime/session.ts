@@ -8,9 +8,12 @@ import { Worker } from 'node:worker_threads';
 import { fail, PeftCompileError } from '../src/errors.js';
 import { byteSize } from '../src/types.js';
 import { countOf, type HostTensor } from './host-tensor.js';
+import { copyModel } from './ep/copy-model.js';
+import { type ExecutionProvider, providerOf } from './ep/index.js';
 import { ortError } from './ort-errors.js';
 import type {
   CreatedReply,
+  DeviceAccess,
   RawSessionOptions,
   Reply,
   Request,
@@ -32,6 +35,8 @@ export interface SessionOptions {
   readonly ep?: 'cpu' | 'cuda' | 'webgpu' | 'coreml' | 'dml' | 'tensorrt';
   /** False makes session creation fail when any node would run on the CPU. */
   readonly cpuFallback?: boolean;
+  /** Outputs that stay in the memory of the device where the provider can leave them there. */
+  readonly onDevice?: readonly string[];
   /** Repack constant weights for faster GEMMs at the price of a second copy. Default true. */
   readonly prepack?: boolean;
   /** Plan activations as one block for repeated shapes; faster, more memory. Default true. */
@@ -61,8 +66,17 @@ export interface RunRequest {
   readonly keep?: Readonly<Record<string, string>>;
   /** Outputs to return; default: all that are not kept. */
   readonly fetch?: readonly string[];
+  /** Outputs of `fetch`, scalars: where one of them is not finite, nothing is kept, and the keys hold what they held. */
+  readonly ifFinite?: readonly string[];
   /** Give the buffers of `feeds` away instead of copying them; they are empty afterwards. */
   readonly transfer?: boolean;
+  /**
+   * Tensors of the shapes that the outputs will have: these are written to their buffers, which are given away and come
+   * back as the outputs. For callers that run often and would rather not allocate.
+   */
+  readonly into?: Tensors;
+  /** Inputs of `feeds` that come back among the outputs, with the buffers that `transfer` gave away. */
+  readonly back?: readonly string[];
 }
 
 /** What each living thread has to do still, shared with it. */
@@ -83,6 +97,13 @@ export function settleSessions(milliseconds: number): boolean {
   return true;
 }
 
+interface Pending {
+  resolve(value: CreatedReply | Tensors | null): void;
+  reject(error: Error): void;
+  readonly where: string;
+  readonly provider: ExecutionProvider;
+}
+
 /** One worker thread: sessions that share resident tensors. */
 export class SessionHost {
   readonly #worker: Worker;
@@ -90,7 +111,7 @@ export class SessionHost {
   readonly #underway = new Int32Array(new SharedArrayBuffer(4)).fill(1);
   readonly #pending = new Map<
     number,
-    { resolve: (value: CreatedReply | Tensors | null) => void; reject: (error: Error) => void; where: string }
+    Pending
   >();
   #nextId = 0;
   #dead: PeftCompileError | undefined;
@@ -126,8 +147,20 @@ export class SessionHost {
     if (typeof model === 'string' && !existsSync(model))
       fail('E_IO', { message: 'The model file does not exist', where, remedy: 'Check the path.' });
     const buffers = transfer && typeof model !== 'string' ? wholeBuffers([model]) : [];
-    const reply = await this.#send({ op: 'create', model, options: rawOptions(options) }, where, buffers);
-    return new Session(this, reply as CreatedReply, where);
+    const provider = providerOf(options.ep);
+    const device = deviceAccess(provider);
+    const reply = await this.#send(
+      {
+        op: 'create',
+        model,
+        options: rawOptions(options, provider),
+        ...(device === undefined ? {} : { device }),
+      },
+      where,
+      buffers,
+      provider,
+    );
+    return new Session(this, reply as CreatedReply, where, provider);
   }
 
   /** Stores tensors under keys, replacing what was there. */
@@ -163,18 +196,28 @@ export class SessionHost {
   }
 
   /** Used by `Session`. */
-  async request(request: Request, where: string, transfer: readonly ArrayBuffer[] = []) {
-    return this.#send(request, where, transfer);
+  async request(
+    request: Request,
+    where: string,
+    transfer: readonly ArrayBuffer[] = [],
+    provider: ExecutionProvider = providerOf(),
+  ) {
+    return this.#send(request, where, transfer, provider);
   }
 
-  #send(request: Request, where: string, transfer: readonly ArrayBuffer[] = []) {
+  #send(
+    request: Request,
+    where: string,
+    transfer: readonly ArrayBuffer[] = [],
+    provider: ExecutionProvider = providerOf(),
+  ) {
     return new Promise<CreatedReply | Tensors | null>((resolve, reject) => {
       if (this.#dead !== undefined) {
         reject(this.#dead);
         return;
       }
       const id = this.#nextId++;
-      this.#pending.set(id, { resolve, reject, where });
+      this.#pending.set(id, { resolve, reject, where, provider });
       this.#worker.ref();
       Atomics.add(this.#underway, 0, 1);
       this.#worker.postMessage({ id, request }, transfer);
@@ -187,7 +230,7 @@ export class SessionHost {
     // An idle thread must not keep the process alive.
     if (this.#pending.size === 0) this.#worker.unref();
     if (reply.ok) entry?.resolve(reply.value);
-    else entry?.reject(ortError(reply.error, entry.where));
+    else entry?.reject(ortError(reply.error, entry.where, entry.provider));
   }
 
   #die(message: string, cause?: unknown): void {
@@ -209,12 +252,14 @@ export class Session {
   readonly outputs: readonly TensorInfo[];
   /** Path of the model, for messages. */
   readonly where: string;
+  readonly provider: ExecutionProvider;
   readonly #id: number;
   readonly #inputByName: ReadonlyMap<string, TensorInfo>;
   #ownsHost = false;
 
-  constructor(host: SessionHost, created: CreatedReply, where: string) {
+  constructor(host: SessionHost, created: CreatedReply, where: string, provider: ExecutionProvider) {
     this.host = host;
+    this.provider = provider;
     this.inputs = created.inputs;
     this.outputs = created.outputs;
     this.where = where;
@@ -235,15 +280,27 @@ export class Session {
 
   /** Runs with resident tensors on either side. */
   async runWith(request: RunRequest): Promise<Record<string, HostTensor>> {
-    const { feeds = {}, resident = {}, keep = {}, transfer = false } = request;
+    const { feeds = {}, resident = {}, keep = {}, transfer = false, ifFinite, into, back } = request;
     const fetch =
       request.fetch ?? this.outputs.map((output) => output.name).filter((name) => !(name in keep));
     this.#check(feeds, resident, [...fetch, ...Object.keys(keep)]);
-    const buffers = transfer ? wholeBuffers(Object.values(feeds).map(({ data }) => data)) : [];
+    const given = [...(transfer ? Object.values(feeds) : []), ...Object.values(into ?? {})];
+    const buffers = wholeBuffers(given.map(({ data }) => data));
     const reply = await this.host.request(
-      { op: 'run', session: this.#id, feeds, resident, keep, fetch },
+      {
+        op: 'run',
+        session: this.#id,
+        feeds,
+        resident,
+        keep,
+        fetch,
+        ...(ifFinite === undefined ? {} : { ifFinite }),
+        ...(into === undefined ? {} : { into }),
+        ...(back === undefined ? {} : { back }),
+      },
       this.where,
       buffers,
+      this.provider,
     );
     return reply as Record<string, HostTensor>;
   }
@@ -332,8 +389,10 @@ function wholeBuffers(arrays: readonly Uint8Array[]): ArrayBuffer[] {
   return [...buffers];
 }
 
+const CPU = 'cpu';
+
 /** Each option's translation; undefined options leave ONNX Runtime's default. */
-function rawOptions(options: SessionOptions): RawSessionOptions {
+function rawOptions(options: SessionOptions, provider: ExecutionProvider): RawSessionOptions {
   const entries: Record<string, string> = {};
   if (options.prepack === false) entries.disable_prepacking = '1';
   if (options.cpuFallback === false) entries.disable_cpu_ep_fallback = '1';
@@ -341,9 +400,13 @@ function rawOptions(options: SessionOptions): RawSessionOptions {
     entries.model_external_initializers_file_folder_path = options.externalFolder;
   const session: Record<string, unknown> = { ...entries };
   if (options.spin === false) session.intra_op = { allow_spinning: '0' };
-  const ep = options.ep ?? 'cpu';
+  const backed = provider.backedByCpu && options.cpuFallback !== false;
+  const kept = provider.residency === undefined ? [] : (options.onDevice ?? []);
   return {
-    executionProviders: ep === 'cpu' || options.cpuFallback === false ? [ep] : [ep, 'cpu'],
+    executionProviders: [provider.id, ...(backed ? [CPU] : [])],
+    ...(kept.length === 0
+      ? {}
+      : { preferredOutputLocation: Object.fromEntries(kept.map((name) => [name, provider.residency])) }),
     graphOptimizationLevel: options.optimize ?? 'all',
     logSeverityLevel: LOG_LEVELS[options.logLevel ?? 'fatal'],
     extra: { session },
@@ -354,6 +417,18 @@ function rawOptions(options: SessionOptions): RawSessionOptions {
     ...(options.profile === undefined ? {} : { enableProfiling: true, profileFilePrefix: options.profile }),
   };
 }
+
+/** What the thread needs to read tensors back; undefined for providers that keep none. */
+function deviceAccess(provider: ExecutionProvider): DeviceAccess | undefined {
+  if (provider.residency === undefined) return undefined;
+  return {
+    copies: Object.fromEntries(COPIED.map((dtype) => [dtype, copyModel(dtype)])),
+    options: rawOptions({ threads: 1 }, provider),
+  };
+}
+
+/** Dtypes that are kept on devices. */
+const COPIED = ['float32', 'float16', 'int32'] as const;
 
 function workerPath(): string {
   const path = workerFile('session-worker');

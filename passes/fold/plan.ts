@@ -270,7 +270,13 @@ function loosen(formula: Model, blocks: BlockAxes): void {
     const axis = blocks.get(input.name ?? '');
     if (axis !== undefined) input.type = symbolic(input.type, axis);
   }
-  for (const output of formula.graph.outputs) output.type = symbolic(output.type, 0);
+  // What lies between has those sizes, too, and the file would say otherwise.
+  for (const node of formula.graph.nodes())
+    for (const value of node.outputs) if (value !== null) value.type = undefined;
+  for (const output of formula.graph.outputs) {
+    output.type = symbolic(output.type, 0);
+    output.value.type = output.type;
+  }
 }
 
 /** Gives shared weights of the plan their copies. Readers that no adapter concerns keep the old numbers that way. */

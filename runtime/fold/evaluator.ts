@@ -3,26 +3,67 @@
 import type { Model } from '../../src/model.js';
 import { encodeModel } from '../../src/onnx/index.js';
 import { printModel } from '../../src/text/index.js';
+import { shapeOf } from '../../src/value-type.js';
 import type { HostTensor } from '../host-tensor.js';
 import { type Session, SessionHost } from '../session.js';
+import { Lanes } from './lanes.js';
+
+/** One evaluation of a formula. */
+export interface Evaluation {
+  /** By input. Buffers are given away: they are empty afterwards. */
+  readonly feeds: Readonly<Record<string, HostTensor>>;
+  /** Inputs that were put under these keys. */
+  readonly resident?: Readonly<Record<string, string>>;
+  /** Where the output is written; its buffer comes back as the output. */
+  readonly into?: HostTensor;
+  /** An input whose buffer comes back. */
+  readonly back?: string;
+}
+
+export interface Evaluated {
+  readonly output: HostTensor;
+  readonly back: HostTensor | undefined;
+}
 
 export class FormulaEvaluator {
+  /** Buffers for blocks. */
+  readonly lanes = new Lanes();
   readonly #host = new SessionHost();
   readonly #sessions = new Map<string, Promise<Session>>();
   readonly #ofFormula = new WeakMap<Model, Promise<Session>>();
 
   /** The single output of a formula. Input buffers are given away: they are empty afterwards. */
   async run(formula: Model, feeds: Readonly<Record<string, HostTensor>>): Promise<HostTensor> {
+    return (await this.evaluate(formula, { feeds })).output;
+  }
+
+  async evaluate(formula: Model, { feeds, resident, into, back }: Evaluation): Promise<Evaluated> {
     let opened = this.#ofFormula.get(formula);
     if (opened === undefined) {
       opened = this.#session(formula);
       this.#ofFormula.set(formula, opened);
     }
     const session = await opened;
-    const outputs = await session.runWith({ feeds, transfer: true });
-    const output = outputs[formula.graph.outputs[0]?.name ?? ''];
+    const name = formula.graph.outputs[0]?.name ?? '';
+    const results = await session.runWith({
+      feeds,
+      transfer: true,
+      ...(resident === undefined ? {} : { resident }),
+      ...(into === undefined ? {} : { into: { [name]: into } }),
+      ...(back === undefined ? {} : { back: [back] }),
+    });
+    const output = results[name];
     if (output === undefined) throw new Error('A fold formula returned nothing');
-    return output;
+    return { output, back: back === undefined ? undefined : results[back] };
+  }
+
+  /** Keeps tensors for evaluations to come, under keys. */
+  put(tensors: Readonly<Record<string, HostTensor>>): Promise<void> {
+    return this.#host.put(tensors);
+  }
+
+  drop(keys: readonly string[]): Promise<void> {
+    return this.#host.drop(keys);
   }
 
   close(): Promise<void> {
@@ -41,11 +82,17 @@ export class FormulaEvaluator {
   }
 
   /**
-   * Formulas run once per weight: repacking or arenas would only hold memory, and threads that spin between runs would
+   * Formulas of whole tensors run once per weight: an arena would only hold memory. Those of blocks run a thousand times
+   * on small ones, and an arena saves the system's calls. Repacking never pays, and threads that spin between runs would
    * take the processor from reading and writing.
    */
   async #open(formula: Model): Promise<Session> {
-    const options = { prepack: false, memPattern: false, arena: false, spin: false };
+    const options = { prepack: false, memPattern: false, arena: inBlocks(formula), spin: false };
     return this.#host.createSession(await encodeModel(formula), options);
   }
+}
+
+/** Whether a formula takes any number of rows. */
+function inBlocks({ graph }: Model): boolean {
+  return graph.outputs.some(({ value }) => typeof shapeOf(value)?.[0] === 'string');
 }

@@ -85,7 +85,8 @@ export interface FoldReport {
 
 interface FoldRecord {
   readonly adapter: string;
-  readonly base: string;
+  /** Digest of the base's weights, where the adapter is bound to one. */
+  readonly base?: string;
   readonly method: string;
   readonly version: 1;
 }
@@ -100,14 +101,15 @@ export async function fold(options: FoldOptions): Promise<FoldReport> {
   const adapter = await oneAdapter(base, options);
   if (options.out !== undefined) refuseBaseFiles(base, writtenFiles(options.out, options.write));
   const history = foldHistory(base);
-  const digest = digestAside(base);
+  // A folder of PEFT says nothing of its base's weights: there is nothing to compare a digest with.
+  const digest = adapter.record.base === undefined ? undefined : digestAside(base);
   const check = async (): Promise<void> => {
     const found = await digest;
     if (options.anyBase !== true) checkBase(base, found, adapter, history);
   };
   try {
     // The digest that the check insists on is known before the base is hashed.
-    const baseDigest = (options.anyBase === true ? undefined : adapter.record.base) ?? (await digest);
+    const baseDigest = options.anyBase === true ? await digest : adapter.record.base;
     return await foldChecked(base, adapter, options, { history, baseDigest, check });
   } catch (cause) {
     // Whatever else went wrong, the wrong base is what to mend first.
@@ -118,7 +120,7 @@ export async function fold(options: FoldOptions): Promise<FoldReport> {
 
 interface BaseCheck {
   readonly history: readonly FoldRecord[];
-  readonly baseDigest: string;
+  readonly baseDigest: string | undefined;
   /** Throws for the wrong base. It runs beside all other work, and is over before the merged file gets its name. */
   readonly check: () => Promise<void>;
 }
@@ -148,7 +150,7 @@ async function foldChecked(
   const planned = new Set(plan.tasks.map(({ target }) => values.get(target) ?? target));
   const record: FoldRecord = {
     adapter: adapter.digest,
-    base: baseDigest,
+    ...(baseDigest === undefined ? {} : { base: baseDigest }),
     method: methodsOf(adapter.record),
     version: 1,
   };
@@ -265,7 +267,12 @@ function checkPlan({ tasks, impossible }: FoldPlan, keep: boolean): void {
     });
 }
 
-function checkBase(base: Model, digest: string, adapter: AdapterFile, history: readonly FoldRecord[]): void {
+function checkBase(
+  base: Model,
+  digest: string | undefined,
+  adapter: AdapterFile,
+  history: readonly FoldRecord[],
+): void {
   const where = base.path === undefined ? {} : { where: base.path };
   if (history.some((record) => record.adapter === adapter.digest))
     fail('E_INVALID_DATA', {
