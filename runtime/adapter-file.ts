@@ -13,6 +13,8 @@ import { encodeNumbers } from '../src/literals.js';
 import { type Tensor, tensorOfBytes } from '../src/tensor.js';
 import { isFloat } from '../src/types.js';
 import { digestFile } from './digest.js';
+import { readAdapterOfOnnx } from './export/onnx-adapter/adapter.js';
+import { isOnnxAdapter } from './export/onnx-adapter/read.js';
 import { loadTensor, numbersOf } from './host-tensor.js';
 import { type ReadPeftOptions, readPeft } from './peft/read.js';
 import { isFolder } from './peft/source.js';
@@ -26,8 +28,9 @@ export interface AdapterFile {
 }
 
 /**
- * Reads an adapter: a file of ours, or a folder that Hugging Face PEFT saved, for which the base has to be given. Throws
- * E_INVALID_DATA when the file is no adapter of ours or lacks a tensor of its record; for folders see `readPeft`.
+ * Reads an adapter: a file of ours, or a folder that Hugging Face PEFT saved or an `.onnx_adapter`, for which the base has
+ * to be given. Throws E_INVALID_DATA when the file is no adapter of ours or lacks a tensor of its record; for the others see
+ * `readPeft` and `readAdapterOfOnnx`.
  */
 export async function readAdapter(path: string, foreign?: ReadPeftOptions): Promise<AdapterFile> {
   if (isFolder(path))
@@ -38,6 +41,15 @@ export async function readAdapter(path: string, foreign?: ReadPeftOptions): Prom
           remedy: 'Use fold, or give the base to readAdapter',
         })
       : readPeft(path, foreign);
+  if (isOnnxAdapter(path))
+    return foreign === undefined
+      ? fail('E_USAGE', {
+          message:
+            'An .onnx_adapter is read for a given base model, whose modules its names are matched with',
+          where: path,
+          remedy: 'Use fold, or give the base to readAdapter',
+        })
+      : readAdapterOfOnnx(path, foreign);
   const { tensors, metadata } = readSafetensors(path);
   const text =
     metadata.get(ADAPTER_METADATA_KEY) ??

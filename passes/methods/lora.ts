@@ -89,7 +89,8 @@ export default defineMethod({
       attach(op, { x, y, path }, { A, B, bias, shift, ...gate }: Factors, config, { dropout }) {
         // The factor sits on [..., rank], the smallest tensor of the branch.
         const factor = config.gating ? gateOf(op, x, gate, path) : scaling(config);
-        const branch = op.MatMul(op.Mul(op.MatMul(dropout(x, config.dropout), A), factor), B);
+        const inner = op.MatMul(dropout(x, config.dropout), A);
+        const branch = op.MatMul(factor === 1 ? inner : op.Mul(inner, factor), B);
         const sum = op.Add(y, branch);
         return {
           y: shift === undefined ? sum : op.Add(sum, op.Mul(shift, factor)),
@@ -127,6 +128,7 @@ export default defineMethod({
     by: 'factors',
     left: 'A',
     right: 'B',
+    scaled: ['shift'],
     scale: (settings) => scaling(config.parse(settings)),
     unscaled: (settings, rank) => ({ ...settings, rank, alpha: rank, rslora: false }),
   },

@@ -2,7 +2,7 @@
 import { type AdaptedOptions, emitAdapted } from '../../passes/targets/adapted.js';
 import { emitStep, type StepOptions } from '../../passes/targets/step.js';
 import type { Model } from '../../src/model.js';
-import { writeModel } from '../../src/onnx/index.js';
+import { type WriteOptions, writeModel } from '../../src/onnx/index.js';
 import { artifactsInMemory, loadArtifacts, type TrainArtifacts, writeArtifacts } from '../artifacts.js';
 
 interface Destination {
@@ -20,6 +20,8 @@ export interface EmitStepOptions extends StepOptions, Destination {
 /** The inference graph with the adapter beside the base weights. */
 export interface EmitAdaptedOptions extends AdaptedOptions, Destination {
   readonly target: 'adapted';
+  /** How external data of the base gets to another folder. */
+  readonly write?: Pick<WriteOptions, 'weights'>;
 }
 
 /**
@@ -30,8 +32,9 @@ export interface EmitAdaptedOptions extends AdaptedOptions, Destination {
  */
 export function emit(adapted: Model, options: EmitStepOptions): Promise<TrainArtifacts>;
 /**
- * Emits the adapted inference graph; the model is not changed.
- * @throws E_NO_MATCH (no adapter), E_EXISTS.
+ * Emits the adapted inference graph; the model is not changed. With `adapterIo: 'inputs'`, low-rank adapters may have any
+ * rank and right factors hold the scale (`rank`, `scale`); `serve` does the same from the base, with a cleaner graph.
+ * @throws E_NO_MATCH (no adapter), E_USAGE (names), E_EXISTS.
  */
 export function emit(adapted: Model, options: EmitAdaptedOptions): Promise<Model>;
 export async function emit(
@@ -40,8 +43,8 @@ export async function emit(
 ): Promise<TrainArtifacts | Model> {
   const force = options.force ?? false;
   if (options.target === 'adapted') {
-    const model = emitAdapted(adapted, options);
-    if (options.out !== undefined) await writeModel(model, options.out, { force });
+    const model = emitAdapted(adapted, { scale: 'factor', rank: 'free', ...options });
+    if (options.out !== undefined) await writeModel(model, options.out, { ...options.write, force });
     return model;
   }
   const emitted = emitStep(adapted, options);

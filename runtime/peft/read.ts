@@ -258,7 +258,7 @@ function misfitOf(fit: Fit): string | undefined {
 }
 
 /** The record as insertion would have left it. */
-function recordOf(base: Model, plan: InsertPlan, modules: readonly PlannedModule[]): AdapterRecord {
+export function recordOf(base: Model, plan: InsertPlan, modules: readonly PlannedModule[]): AdapterRecord {
   const taken = valueNames(base);
   const known = new Map<string, AdapterParam>();
   const sites = modules.map(({ entry, path, kind, config, params }): AdapterSite => {

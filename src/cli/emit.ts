@@ -1,20 +1,32 @@
 import { Command } from 'commander';
 import { LOSSES } from '../../passes/losses/index.js';
-import { emitAdapted } from '../../passes/targets/adapted.js';
+import type { Method } from '../../passes/methods/contract/method.js';
+import { DIALECTS } from '../../passes/targets/dialects.js';
+import { SCALE_PLACES, type ScalePlace } from '../../passes/targets/serving.js';
 import { emitStep } from '../../passes/targets/step.js';
 import { MANIFEST_FILE, writeArtifacts } from '../../runtime/artifacts.js';
+import { writeOnnxAdapter } from '../../runtime/export/onnx-adapter/write.js';
 import { attach } from '../../runtime/library/attach.js';
+import { emit } from '../../runtime/library/emit.js';
+import { serve } from '../../runtime/library/serving.js';
 import { fail } from '../errors.js';
-import { readModel, writeModel } from '../onnx/index.js';
+import type { Model } from '../model.js';
+import { readModel } from '../onnx/index.js';
 import { choice } from './choice.js';
 import { loadUserConfig } from './config.js';
 import { writing } from './options.js';
-import { formatCount, print, printJson } from './output.js';
+import { formatCount, print, printJson, warn } from './output.js';
 import { addStepOptions, type StepFlags, stepOptions } from './step-options.js';
 
 interface EmitFlags extends StepFlags {
   readonly target: 'step' | 'adapted';
   readonly adapterIo: 'weights' | 'inputs';
+  readonly names: string;
+  readonly scale: ScalePlace;
+  readonly rank: 'free' | 'fixed';
+  readonly dtype?: 'float32' | 'float16';
+  readonly none?: string;
+  readonly weights: 'link' | 'copy';
   readonly adapter?: string;
   readonly anyBase?: boolean;
   readonly out: string;
@@ -43,6 +55,40 @@ export function emitCommand(): Command {
           ['weights', 'inputs'],
         ).default('weights'),
       )
+      .addOption(
+        choice(
+          '--names <dialect>',
+          'names of adapter inputs, as export --format onnx_adapter has them',
+          DIALECTS.map(({ id }) => id),
+        ).default('own'),
+      )
+      .addOption(
+        choice(
+          '--scale <place>',
+          'adapter inputs: alpha/r is part of the B that is fed, an input, or in the graph',
+          SCALE_PLACES,
+        ).default('factor'),
+      )
+      .addOption(
+        choice(
+          '--rank <mode>',
+          'adapter inputs: of any rank, 0 for none, or of the ranks that the adapter has',
+          ['free', 'fixed'],
+        ).default('free'),
+      )
+      .addOption(
+        choice('--dtype <type>', 'element type of adapter inputs; default: that of the model', [
+          'float32',
+          'float16',
+        ]),
+      )
+      .option('--none <file>', 'adapter inputs: also write the .onnx_adapter that stands for no adapter')
+      .addOption(
+        choice('--weights <mode>', 'how external data of the base gets to another folder', [
+          'copy',
+          'link',
+        ]).default('copy'),
+      )
       .option('-a, --adapter <file>', 'adapted target: the trained adapter to put into the base model')
       .option('--any-base', 'take an adapter that was trained on other weights'),
   );
@@ -54,7 +100,7 @@ Examples:
   peft-compile emit adapted.onnx --loss causal-lm --clip 1 -o step/
   peft-compile emit adapted.onnx --loss classification --accumulation 4 -o step/
   peft-compile emit base.onnx --target adapted --adapter run/adapter.safetensors -o serving.onnx
-  peft-compile emit adapted.onnx --target adapted --adapter-io inputs -o serving.onnx`,
+  peft-compile emit base.onnx --target adapted --adapter run/adapter.safetensors --adapter-io inputs -o serving.onnx`,
     )
     .action(run);
 }
@@ -63,14 +109,7 @@ async function run(path: string, flags: EmitFlags): Promise<void> {
   const model = readModel(path);
   const force = flags.force ?? false;
   const { methods } = await loadUserConfig(flags.config);
-  if (flags.target === 'adapted') {
-    if (flags.adapter !== undefined)
-      await attach(model, flags.adapter, { methods, anyBase: flags.anyBase ?? false });
-    await writeModel(emitAdapted(model, { adapterIo: flags.adapterIo }), flags.out, { force });
-    if (flags.json === true) printJson({ target: flags.target, files: [flags.out] });
-    else print(`written to ${flags.out}`);
-    return;
-  }
+  if (flags.target === 'adapted') return emitForInference(model, flags, methods);
   if (flags.adapter !== undefined)
     return fail('E_USAGE', {
       message: '--adapter goes with --target adapted',
@@ -95,4 +134,42 @@ async function run(path: string, flags: EmitFlags): Promise<void> {
     `feeds  ${manifest.batch.map(({ name, dtype, shape }) => `${name} ${dtype}[${shape.map((d) => d ?? '?').join(', ')}]`).join('  ')}`,
   );
   print(`written to ${flags.out}`);
+}
+
+async function emitForInference(
+  model: Model,
+  flags: EmitFlags,
+  methods: readonly Method[] | undefined,
+): Promise<void> {
+  const { adapterIo, names, scale, rank, dtype, adapter, none: nonePath, weights, out } = flags;
+  const files = [out];
+  const options = {
+    names,
+    scale,
+    rank,
+    ...(dtype === undefined ? {} : { dtype }),
+    ...(methods === undefined ? {} : { methods }),
+    out,
+    force: flags.force ?? false,
+    write: { weights },
+  };
+  const anyBase = flags.anyBase ?? false;
+  if (nonePath !== undefined && (adapterIo !== 'inputs' || adapter === undefined))
+    fail('E_USAGE', {
+      message: '--none goes with --adapter-io inputs and --adapter',
+      remedy: 'Give the base model and the adapter: values that mean no adapter can depend on both',
+    });
+  if (adapterIo === 'inputs' && adapter !== undefined) {
+    const { none } = await serve({ model, adapter, anyBase, ...options });
+    if (nonePath !== undefined) {
+      if (typeof none === 'string') fail('E_UNSUPPORTED', { message: none, where: nonePath });
+      await writeOnnxAdapter(nonePath, none, { force: options.force });
+      files.push(nonePath);
+    } else if (typeof none === 'string') warn(`note: ${none}`);
+  } else {
+    if (adapter !== undefined) await attach(model, adapter, { methods: methods ?? [], anyBase });
+    await emit(model, { target: 'adapted', adapterIo, ...options });
+  }
+  if (flags.json === true) printJson({ target: flags.target, files });
+  else print(`written to ${files.join(', ')}`);
 }

@@ -22,6 +22,8 @@ export interface ParamSpec {
   readonly shape: readonly number[];
   /** From a seeded distribution, or computed from the base's own weights. */
   readonly init: Initializer | DerivedInit;
+  /** Value at which the method leaves its site as it was; default: `init`, where the method starts as the base. */
+  readonly neutral?: Initializer;
   /** Default: the element type of the site. `int64` for indices, which are never trained. */
   readonly dtype?: DType;
   /** False for frozen extras; default true. */

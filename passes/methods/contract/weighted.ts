@@ -6,6 +6,8 @@ export interface WeightedFactors {
   /** Roles of the factors, [in, rank] and [rank, out]. */
   readonly left: string;
   readonly right: string;
+  /** Other roles that s multiplies where they are used. */
+  readonly scaled?: readonly string[];
   scale(config: Readonly<Record<string, unknown>>): number;
   /** The configuration of factors of another rank whose scale is 1. */
   unscaled(config: Readonly<Record<string, unknown>>, rank: number): Readonly<Record<string, unknown>>;

@@ -98,7 +98,7 @@ function bottleneckParams(dim: number, config: BottleneckSettings): ParamSpecs<R
   return {
     down: { shape: [dim, size], init: init.down(dim), key: 'adapter_down' },
     downBias: { shape: [size], init: zeros, key: 'adapter_down.bias' },
-    up: { shape: [size, dim], init: init.up(size), key: 'adapter_up' },
+    up: { shape: [size, dim], init: init.up(size), neutral: zeros, key: 'adapter_up' },
     upBias: { shape: [dim], init: zeros, key: 'adapter_up.bias' },
     ...scale,
     ...gateParams(dim, config.gating, 'adapter_gate'),

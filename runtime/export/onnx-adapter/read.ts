@@ -115,8 +115,7 @@ class Bounded {
     const vtable = at - back;
     const head = this.#view(vtable, 4, `${what}'s list of fields`);
     const [length, size] = [head.getUint16(0, true), head.getUint16(2, true)];
-    if (length < 4 || length % 2 !== 0 || size < 4)
-      this.corrupt(`${what} has a malformed list of fields`);
+    if (length < 4 || length % 2 !== 0 || size < 4) this.corrupt(`${what} has a malformed list of fields`);
     const fields = this.#view(vtable, length, `${what}'s list of fields`);
     this.#view(at, size, what);
     return new Table(this, at, size, what, (field) =>

@@ -62,7 +62,12 @@ export async function encodeOnnxAdapter(
   return builder.asUint8Array();
 }
 
-async function addParameter(builder: Builder, name: string, tensor: Tensor, alignment: number): Promise<Offset> {
+async function addParameter(
+  builder: Builder,
+  name: string,
+  tensor: Tensor,
+  alignment: number,
+): Promise<Offset> {
   const { dims, dtype } = tensor;
   if (dims.length === 0)
     fail('E_UNSUPPORTED', {
