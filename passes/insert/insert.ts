@@ -3,7 +3,7 @@
  * sites and formulas, not methods: what is replaced is what the formulas return.
  */
 import { fail } from '../../src/errors.js';
-import { Value, walkNodes } from '../../src/graph.js';
+import { type Node, type Use, Value, walkNodes } from '../../src/graph.js';
 import { initTensor } from '../../src/initializer.js';
 import type { Model } from '../../src/model.js';
 import { didYouMean } from '../../src/nearest.js';
@@ -270,11 +270,21 @@ export function countWeights(model: Model): number {
   return count;
 }
 
+/** Calls of one module (both branches of an If, a module used twice) share its weight and are no strangers. */
 function sharedWeights(sites: readonly Site[]): InsertReport['shared'] {
-  return sites.flatMap((site) =>
-    Object.values(storedOf(site))
+  const own = new Map<string, Set<Node | undefined>>();
+  const idOf = (site: Site) => `${site.kind} ${modulePath(site)}`;
+  for (const site of sites) {
+    const readers = own.get(idOf(site)) ?? new Set();
+    for (const { reader } of Object.values(storedOf(site))) readers.add(reader);
+    own.set(idOf(site), readers);
+  }
+  return sites.flatMap((site) => {
+    const readers = own.get(idOf(site));
+    const stranger = (use: Use) => use.kind === 'output' || readers?.has(use.node) !== true;
+    return Object.values(storedOf(site))
+      .filter(({ value }) => site.callOf === undefined && [...value.uses].some(stranger))
       .map(({ value }) => ({ path: site.path, weight: value.label, consumers: value.uses.size }))
-      .filter(({ consumers }) => consumers > 1)
-      .slice(0, 1),
-  );
+      .slice(0, 1);
+  });
 }
