@@ -95,8 +95,10 @@ describe('one graph for adapters of every rank', { timeout: 60_000 }, () => {
       await adapterOf(bert, 1, [lora(3, 5, targets)]),
       await adapterOf(bert, 2, [lora(8, 2, targets, { rslora: true })]),
       // Another rank at one module.
-      await adapterOf(bert, 4, [{ ...lora(4, 6, targets), targeting: { targets, rankPattern: { query: 1 } } }]),
-    ]);
+      await adapterOf(bert, 4, [
+        { ...lora(4, 6, targets), targeting: { targets, rankPattern: { query: 1 } } },
+      ]),
+    ];
     const { file } = made[0] as (typeof made)[number];
     const { model, none, inputs } = await serve({ model: bert, adapter: file, scale });
     const shapes = inputs.filter(({ kind }) => kind === 'parameter').map(({ shape }) => shape);
