@@ -11,7 +11,7 @@ import { randomInputs } from '../../runtime/random-inputs.js';
 import { SessionHost, type Tensors } from '../../runtime/session.js';
 import { PeftCompileError } from '../../src/errors.js';
 import { readModel } from '../../src/onnx/index.js';
-import { checkAdapter, outputsOf } from './adapters.js';
+import { checkAdapter, EFFECT, outputsOf } from './adapters.js';
 import { type CheckedFixture, type Limit, storedInputs, storedTensors } from './fixtures.js';
 import { type ModelRow, rowsPath, rowsText } from './rows.js';
 import { checkSites } from './sites.js';
@@ -106,7 +106,7 @@ export function checkModel(fixture: CheckedFixture, done: (row: ModelRow) => voi
     withinLimits([limits.insert, limits.fold], row, 'lora', async () => {
       const check = await checkAdapter(host, path, inputs, lora);
       expect(check.proved).toBe(true);
-      expect(check.effect).toBeGreaterThan(3 * check.tolerance);
+      expect(check.effect).toBeGreaterThan(EFFECT * check.tolerance);
       expect(check.error).toBeLessThanOrEqual(check.tolerance);
       return check.error;
     }));
@@ -118,7 +118,7 @@ export function checkModel(fixture: CheckedFixture, done: (row: ModelRow) => voi
         targeting: { targets: [...linears] },
       });
       expect(check.proved).toBe(true);
-      expect(check.effect).toBeGreaterThan(3 * check.tolerance);
+      expect(check.effect).toBeGreaterThan(EFFECT * check.tolerance);
       expect(check.error).toBeLessThanOrEqual(check.tolerance);
       return check.error;
     }));
@@ -127,7 +127,7 @@ export function checkModel(fixture: CheckedFixture, done: (row: ModelRow) => voi
   test.skipIf(blocks.length === 0)(`${BLOCKS} inserts into its blocks`, async () => {
     const targeting = { targets: [...new Set(blocks.map(modulePath))] };
     const check = await checkAdapter(host, path, inputs, { method: BLOCKS, targeting, folds: false });
-    expect(check.effect).toBeGreaterThan(3 * check.tolerance);
+    expect(check.effect).toBeGreaterThan(EFFECT * check.tolerance);
     row.blocks = true;
   });
 

@@ -6,12 +6,14 @@ import { type PathContext, perDraft } from './source.js';
 /**
  * How far the owner of a weight is the site: 1 for a weight of its own. A tied weight has the name of one of its
  * readers, by convention the embedding, so a linear beside an embedding is believed half. So are the gains of several
- * normalizations that are one tensor: exporters merge vectors of equal numbers.
+ * normalizations that are one tensor (exporters merge vectors of equal numbers), and tables that are looked up several
+ * times (T5's two stacks share one that is called after neither).
  */
 export function ownership(draft: Draft, context: PathContext): number {
   const readers = context.readers.get(draft.weight.value) ?? [];
-  if (draft.kind === 'norm') return readers.length > 1 ? 0.5 : 1;
-  return draft.kind === 'linear' && readers.some((reader) => reader.kind === 'embedding') ? 0.5 : 1;
+  const alike = readers.filter((reader) => reader.kind === draft.kind);
+  if (draft.kind !== 'linear') return alike.length > 1 ? 0.5 : 1;
+  return readers.some((reader) => reader.kind === 'embedding') ? 0.5 : 1;
 }
 
 export const weightName = perDraft('weight name', 'exporter', (draft, context) => {
