@@ -40,6 +40,11 @@ export interface StepOptions {
    * gradients do not underflow in half precision. Default 256 for float16 models and 1 for others.
    */
   readonly lossScale?: number;
+  /**
+   * Compute activations a second time in the backward pass instead of keeping them: true for the groups of blocks that
+   * need least memory, or the number of groups at most. Results are the same. Default false.
+   */
+  readonly recompute?: boolean | number;
   /** Gradient rules of one's own, by operator of the normalised graph; they win over those that ship. */
   readonly gradientRules?: readonly Gradient[];
   /** Passes of one's own that run on the training copy before its normalisation, e.g. to expand an operator. */

@@ -77,6 +77,7 @@ export function emitStep(model: Model, options: StepOptions): StepArtifacts {
     seedName: fixed.seed,
     dropout,
     lossScale,
+    recompute: checkGroupCount(options.recompute ?? false),
     gradientRules: options.gradientRules ?? [],
     lowerings: options.lowerings ?? [],
   });
@@ -155,6 +156,10 @@ function proceduralKeys(record: AdapterRecord, methods: readonly Method[]): Set<
       params.filter(({ role }) => procedure.gradients.includes(role)).map(({ param }) => param.key),
     ),
   );
+}
+
+function checkGroupCount(recompute: boolean | number): boolean | number {
+  return typeof recompute === 'boolean' ? recompute : checkCount('recompute', recompute);
 }
 
 function checkCount(what: string, count: number): number {

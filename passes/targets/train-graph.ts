@@ -13,6 +13,7 @@ import type { ConfiguredLoss } from '../losses/loss.js';
 import type { Method } from '../methods/contract/method.js';
 import { normalizeForTraining } from '../normalize/index.js';
 import type { Pass } from '../pass.js';
+import { recompute } from '../recompute/recompute.js';
 import { runPasses } from '../runner.js';
 import type { PublicNames } from './names.js';
 import { addObjective, differentiate, type LabelNames, type Objective } from './objective.js';
@@ -31,6 +32,8 @@ export interface TrainGraphOptions {
   readonly seedName: string;
   readonly dropout: number | undefined;
   readonly lossScale: number | undefined;
+  /** Compute activations twice, in so many groups at most; true for as many as need least memory. Default false. */
+  readonly recompute?: boolean | number;
   readonly gradientRules: readonly Gradient[];
   readonly lowerings: readonly Pass[];
 }
@@ -77,12 +80,15 @@ export function buildTrainGraph(
   }
   const objective = addObjective(model, options.loss, options.names, options.labelNames, slot?.value);
   const lossScale = options.lossScale ?? (objective.modelDtype === 'float16' ? FLOAT16_LOSS_SCALE : 1);
-  const gradients = differentiate(
-    model,
-    objective,
-    lifted.map(({ input }) => input),
-    { mean: options.mean, lossScale, rules: options.gradientRules },
-  );
+  const inputs = lifted.map(({ input }) => input);
+  const forward = [...model.graph.nodes()];
+  const gradients = differentiate(model, objective, inputs, {
+    mean: options.mean,
+    lossScale,
+    rules: options.gradientRules,
+  });
+  const groups = options.recompute ?? false;
+  if (groups !== false) recompute(model, forward, inputs, groups === true ? {} : { groups });
   const trained: { param: AdapterParam; input: Value; gradient: Value }[] = [];
   const untrained: AdapterParam[] = [];
   for (const { param, input } of lifted) {

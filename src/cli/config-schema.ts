@@ -43,6 +43,10 @@ const train = z
     clip: z.number().positive().optional().describe('Clip the gradient to this global norm'),
     accumulation: count.optional().describe('Micro-batches per optimizer step'),
     dropout: z.number().min(0).lt(1).optional().describe('Override the dropout of the adapters'),
+    recompute: z
+      .union([z.boolean(), count])
+      .optional()
+      .describe('Compute activations again instead of keeping them; a number: in so many groups at most'),
     epochs: z.number().positive().optional().describe('Passes over the data'),
     steps: count.optional().describe('Optimizer steps at most'),
     batchSize: count.optional().describe('Examples per optimizer step'),

@@ -104,6 +104,7 @@ export function stepOptions(
     accumulation: flags.accumulation,
     ...(clip === undefined ? {} : { clip }),
     ...(dropout === undefined ? {} : { dropout }),
+    ...(recompute === undefined ? {} : { recompute }),
     ...(set === undefined ? {} : { inputs: inputSettings(set) }),
   };
 }

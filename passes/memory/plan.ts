@@ -1,0 +1,121 @@
+/** An estimate of the memory that a graph takes in ONNX Runtime, before anything runs. */
+import { fail } from '../../src/errors.js';
+import type { Graph, Node, Value } from '../../src/graph.js';
+import { inferModel } from '../../src/infer/index.js';
+import type { Model } from '../../src/model.js';
+import { byteSize } from '../../src/types.js';
+import { peakOf } from './liveness.js';
+import { executionOrder } from './schedule.js';
+import { type DimSizes, ValueSizes } from './sizes.js';
+
+export interface MemoryOptions {
+  /** A number for every symbolic dimension of the inputs. */
+  readonly sizes: DimSizes;
+  /** Whether the session packs constant factors of matrix products (its default). */
+  readonly prepack?: boolean;
+}
+
+/** All in bytes. */
+export interface MemoryPlan {
+  /** Constants of the graph. */
+  readonly weights: number;
+  /** Copies of them in the layout of the matrix product kernels of the CPU. */
+  readonly packed: number;
+  /** Inputs and outputs: batch, parameters, optimizer state. */
+  readonly carried: number;
+  /** Most that intermediate values hold at once. */
+  readonly activations: number;
+  /** Where that is. */
+  readonly peakAt: string;
+  /** Node and ONNX Runtime on the CPU with one session and no model. */
+  readonly runtime: number;
+  readonly total: number;
+  /** Intermediate values whose size is not known; they count as nothing. */
+  readonly unknown: number;
+}
+
+/** Measured on Node 20 with onnxruntime-node 1.30: 78 MiB before the first session, 42 with it. */
+const RUNTIME = 120 * 2 ** 20;
+
+const PACKING: ReadonlySet<string> = new Set(['Gemm', 'MatMul']);
+
+/**
+ * Estimates the peak of one session. Throws E_USAGE when a symbolic dimension of an input has no size, or a size names
+ * no symbol.
+ */
+export function planMemory(model: Model, options: MemoryOptions): MemoryPlan {
+  const { graph } = model;
+  checkSizes(graph, options.sizes);
+  inferModel(model);
+  const sizes = new ValueSizes(options.sizes);
+  const constants = [...graph.initializers];
+  const weights = sum(constants, storedBytes);
+  const packed = options.prepack === false ? 0 : sum(constants, packedBytes);
+  const inputs = graph.inputs.filter(({ tensor }) => tensor === undefined);
+  const carried = sum(
+    [...inputs, ...graph.outputs.map(({ value }) => value)],
+    (value) => sizes.bytes(value) ?? 0,
+  );
+  const peak = peakOf(graph, executionOrder(graph), sizes);
+  return {
+    weights,
+    packed,
+    carried,
+    activations: peak.bytes,
+    peakAt: peak.node === undefined ? '' : peak.node.label,
+    runtime: RUNTIME,
+    total: weights + packed + carried + peak.bytes + RUNTIME,
+    unknown: peak.unknown.length,
+  };
+}
+
+/** Names of the symbolic dimensions of the inputs, in order of appearance. */
+export function symbolsOf(graph: Graph): string[] {
+  const symbols = new Set<string>();
+  for (const { type, tensor } of graph.inputs)
+    if (tensor === undefined && type?.kind === 'tensor')
+      for (const dim of type.shape ?? []) if (typeof dim === 'string') symbols.add(dim);
+  return [...symbols];
+}
+
+function checkSizes(graph: Graph, sizes: DimSizes): void {
+  const symbols = symbolsOf(graph);
+  const missing = symbols.filter((symbol) => !sizes.has(symbol));
+  if (missing.length > 0)
+    fail('E_USAGE', {
+      message: `No size for ${missing.join(', ')}`,
+      where: 'dimensions of the inputs',
+      remedy: `Give a number for each of ${symbols.join(', ')}`,
+    });
+  const strange = [...sizes.keys()].filter((name) => !symbols.includes(name));
+  if (strange.length > 0)
+    fail('E_USAGE', {
+      message: `No input has a dimension ${strange.join(', ')}`,
+      remedy:
+        symbols.length === 0 ? 'All dimensions are fixed: leave it out' : `There are ${symbols.join(', ')}`,
+    });
+}
+
+function sum(values: readonly Value[], bytes: (value: Value) => number): number {
+  return values.reduce((total, value) => total + bytes(value), 0);
+}
+
+function storedBytes({ tensor }: Value): number {
+  if (tensor === undefined) return 0;
+  return byteSize(
+    tensor.dtype,
+    tensor.dims.reduce((a, b) => a * b, 1),
+  );
+}
+
+/** Every product packs its own copy; the original goes when all of its readers have one. */
+function packedBytes(value: Value): number {
+  if (value.tensor?.dtype !== 'float32' || value.tensor.dims.length !== 2) return 0;
+  const readers = [...value.uses];
+  const copies = readers.filter((use) => use.kind === 'node' && packs(use.node, use.index)).length;
+  return (copies === readers.length ? copies - 1 : copies) * storedBytes(value);
+}
+
+function packs(node: Node, index: number): boolean {
+  return node.domain === '' && PACKING.has(node.op) && index === 1;
+}
