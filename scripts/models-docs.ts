@@ -17,7 +17,8 @@ page is generated from what those tests measured; a bound is the power of ten th
   that torch did not write there is nothing to compare with, and the number is what was found.
 - **Sites**: a attentions, b residual blocks, p readers of positions, v a place for virtual tokens.
 - **LoRA**, **IA³**: largest difference of folded and unfolded outputs over their scale; the structure proof holds.
-- **Blocks**: \`pfeiffer\` inserted at the residual blocks changes the output. It does not fold.
+- **Blocks**, **Prefix**: \`pfeiffer\` at every residual block and \`prefix\` at every attention change the output. Neither
+  folds.
 - **Gradient**: largest error of any gradient of the LoRA over its scale, against torch in float64, or (≈) against finite
   differences along the gradient; a few optimizer steps lower the loss.
 
@@ -63,6 +64,7 @@ function section(rows: readonly ModelRow[]): string {
       error(row.lora),
       error(row.second),
       row.blocks === true ? 'yes' : '–',
+      row.prefixes === true ? 'yes' : '–',
       gradient(row),
     ];
   });

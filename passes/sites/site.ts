@@ -160,6 +160,11 @@ export interface SublayerSite extends SiteBase {
   readonly node: Node;
   readonly input: number;
   readonly residual: number;
+  /**
+   * Where the stream itself is read, when two blocks are added to each other before they join it (parallel residuals:
+   * `stream + (attention + feed-forward)`). Input `residual` of `node` is then what the other block computed.
+   */
+  readonly stream?: { readonly node: Node; readonly index: number };
   /** The first node of the block that reads its input, and at which input: query's or up's linear. */
   readonly entry: { readonly node: Node; readonly index: number };
   /** Nodes of the LayerNorm that follows the sum, in order of execution: post-norm models. Empty for pre-norm. */
@@ -178,6 +183,8 @@ export interface AttentionSite extends SiteBase {
   readonly product: { readonly node: Node; readonly index: number };
   /** Factor between q·kᵀ and the scores before the mask, those inside q's and k's own chains left out. */
   readonly scale: number;
+  /** Soft cap c: what the mask is added to is c·tanh(scores / c). Absent where there is none. */
+  readonly cap?: number;
   /** Factor that the graph multiplies the keys by before the product (1 where it does not). */
   readonly keyScale: number;
   readonly heads: number;

@@ -28,8 +28,11 @@ const dtypeOf = ({ dtype }: CheckedFixture): 'float32' | 'float16' | 'bfloat16' 
 
 /** A method beside LoRA that folds at linears: it reads and replaces outputs where LoRA adds to them. */
 const SECOND = 'ia3';
-/** A method for residual blocks. It folds nowhere. */
-const BLOCKS = 'pfeiffer';
+/** Methods for places that own no weight. They fold nowhere. */
+const PLACES = [
+  { kind: 'sublayer', method: 'pfeiffer', config: {}, field: 'blocks' },
+  { kind: 'attention', method: 'prefix', config: { length: 3, positions: 'keep' }, field: 'prefixes' },
+] as const;
 
 /**
  * Declares the tests of a suite of models, and one that its rows are those of `docs/measured/models/<suite>.json`
@@ -123,13 +126,15 @@ export function checkModel(fixture: CheckedFixture, done: (row: ModelRow) => voi
       return check.error;
     }));
 
-  const blocks = sites.sites.filter(({ kind }) => kind === 'sublayer');
-  test.skipIf(blocks.length === 0)(`${BLOCKS} inserts into its blocks`, async () => {
-    const targeting = { targets: [...new Set(blocks.map(modulePath))] };
-    const check = await checkAdapter(host, path, inputs, { method: BLOCKS, targeting, folds: false });
-    expect(check.effect).toBeGreaterThan(EFFECT * check.tolerance);
-    row.blocks = true;
-  });
+  for (const { kind, method, config, field } of PLACES) {
+    const places = sites.sites.filter((site) => site.kind === kind);
+    test.skipIf(places.length === 0)(`${method} inserts at every ${kind}`, async () => {
+      const targeting = { targets: [...new Set(places.map(modulePath))] };
+      const check = await checkAdapter(host, path, inputs, { method, config, targeting, folds: false });
+      expect(check.effect).toBeGreaterThan(EFFECT * check.tolerance);
+      row[field] = true;
+    });
+  }
 
   test('a LoRA trains', () =>
     withinLimits([limits.insert, limits.train], row, 'gradient', async () => {

@@ -25,8 +25,9 @@ export interface ModelRow {
   /** Error of the fold of LoRA, and of the second method; a reason where that does not work. */
   readonly lora?: Bound | string;
   readonly second?: Bound | string;
-  /** Whether adapters in blocks change the output; absent without blocks. */
+  /** Whether adapters in blocks, and prefixes of attentions, change the output; absent without such sites. */
   readonly blocks?: boolean;
+  readonly prefixes?: boolean;
   readonly gradient?: Bound | string;
   readonly against?: 'torch' | 'finite differences';
   readonly gaps: readonly string[];

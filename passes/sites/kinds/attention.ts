@@ -45,7 +45,7 @@ export const attention: Kind<AttentionSite> = {
           const spread = typed(op, repeated(op, keys, site), dtypeOf(query.node.input(query.index)));
           const perm = rankOf(keys) === 4 ? [0, 1, 3, 2] : [0, 2, 1];
           const raw = op.MatMul(query.node.input(query.index), op.Transpose(spread, { perm }));
-          const scaled = factor === 1 ? raw : op.Mul(raw, factor);
+          const scaled = capped(op, factor === 1 ? raw : op.Mul(raw, factor), site.cap);
           const joint = op.Concat([typed(op, scaled, dtypeOf(scores)), scores], { axis: -1 });
           return {
             at: { before: softmax },
@@ -72,6 +72,11 @@ export const attention: Kind<AttentionSite> = {
     };
   },
 };
+
+/** c·tanh(scores / c) */
+function capped(op: Ops, scores: Value, cap: number | undefined): Value {
+  return cap === undefined ? scores : op.Mul(op.Tanh(op.Div(scores, cap)), cap);
+}
 
 /** Behind every axis. */
 const END = Number.MAX_SAFE_INTEGER;

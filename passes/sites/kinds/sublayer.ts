@@ -24,6 +24,7 @@ export const sublayer: Kind<SublayerSite> = {
   open(builder, site) {
     const { op } = builder;
     const { node, input, residual, entry } = site;
+    const stream = site.stream ?? { node, index: residual };
     // A fused sum adds the bias of the block's last linear itself.
     const bias = sumBias(node);
     const view = lazily(
@@ -34,7 +35,7 @@ export const sublayer: Kind<SublayerSite> = {
       {
         x: () => entry.node.input(entry.index),
         z: () => (bias === undefined ? node.input(input) : op.Add(node.input(input), node.input(bias))),
-        residual: () => node.input(residual),
+        residual: () => stream.node.input(stream.index),
       },
     );
     return {

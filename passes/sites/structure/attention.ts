@@ -126,6 +126,7 @@ function written(softmax: Node, linears: Linears): AttentionCore | undefined {
       softmax,
       product,
       scale: scores.scale,
+      ...(scores.cap === undefined ? {} : { cap: scores.cap }),
       keyScale: chain.scale,
       heads,
       keyValueHeads,
@@ -139,9 +140,14 @@ function written(softmax: Node, linears: Linears): AttentionCore | undefined {
 interface Scores {
   readonly product: Node;
   readonly scale: number;
+  /** c of c·tanh(scale·q kᵀ / c). */
+  readonly cap?: number;
 }
 
-/** The product of queries and keys behind masks, casts and scalar factors. Undefined where two products are added. */
+/**
+ * The product of queries and keys behind masks, casts, scalar factors and a soft cap. Undefined where two products are
+ * added.
+ */
 function scoresBehind(value: Value, depth = 12): Scores | undefined {
   const node = value.producer;
   if (node === undefined || depth === 0) return undefined;
@@ -152,7 +158,18 @@ function scoresBehind(value: Value, depth = 12): Scores | undefined {
   const scaled = scaling(node);
   if (scaled !== undefined) {
     const inner = scoresBehind(scaled.input, depth - 1);
-    return inner === undefined ? undefined : { ...inner, scale: inner.scale * scaled.factor };
+    if (inner === undefined) return undefined;
+    const { cap } = inner;
+    // f·c·tanh(s/c) = (f·c)·tanh(f·s/(f·c))
+    return {
+      product: inner.product,
+      scale: inner.scale * scaled.factor,
+      ...(cap === undefined ? {} : { cap: cap * scaled.factor }),
+    };
+  }
+  if (node.qualifiedOp === 'Tanh') {
+    const inner = scoresBehind(node.input(0), depth - 1);
+    return inner === undefined || inner.cap !== undefined ? undefined : { ...inner, cap: 1 };
   }
   if (passes(node, 'elements')) return scoresBehind(node.input(0), depth - 1);
   const operands = MASKS[node.qualifiedOp]?.(node);

@@ -29,6 +29,8 @@ export function attentionRoles(cores: readonly AttentionCore[], linears: Linears
   return roles;
 }
 
+const QUANTIZERS: ReadonlySet<string> = new Set(['QuantizeLinear', 'DynamicQuantizeLinear']);
+
 /** The linear that reads a value through layout ops and elementwise products. */
 function readerOf(value: Value, { byNode }: Linears, depth = 12): LinearSite | undefined {
   if (depth === 0) return undefined;
@@ -37,6 +39,11 @@ function readerOf(value: Value, { byNode }: Linears, depth = 12): LinearSite | u
     const { node, index } = use;
     const site = byNode.get(node);
     if (site !== undefined && node.inputs[index] === site.x) return site;
+    if (QUANTIZERS.has(node.op)) {
+      const readers = [...node.output(0).users].map((reader) => byNode.get(reader));
+      const quantised = readers.find((linear) => linear?.x === value);
+      if (quantised !== undefined) return quantised;
+    }
     const on = (passes(node, 'layout') && index === 0) || node.qualifiedOp === 'Mul';
     const found = on ? readerOf(node.output(0), { byNode } as Linears, depth - 1) : undefined;
     if (found !== undefined) return found;

@@ -40,26 +40,42 @@ export function detectSublayers(nodes: Iterable<Node>, around: Surroundings): Bl
   const indexed = { ...around, normed: new Map(around.norms.map((norm) => [norm.y, norm] as const)) };
   for (const node of nodes) {
     if (node.qualifiedOp !== 'Add' && sumOutput(node) === undefined) continue;
-    for (const input of [0, 1]) {
-      const block = blockAt(node, input, indexed, sums);
-      if (block === undefined) continue;
+    const own = [0, 1].map((input) => blockAt(node, input, { node, index: 1 - input }, indexed, sums));
+    const found = own.find((block) => block !== undefined);
+    if (found !== undefined) {
+      blocks.push(found);
+      sums.set(node, found);
+      continue;
+    }
+    for (const block of parallelBlocks(node, indexed, sums)) {
       blocks.push(block);
-      sums.set(node, block);
-      break;
+      sums.set(block.site.stream?.node ?? node, block);
     }
   }
   return blocks;
 }
 
+/** Attention and feed-forward of one layer, added to each other before the stream (GPT-NeoX, Phi). */
+function parallelBlocks(node: Node, around: Indexed, sums: ReadonlyMap<Node, Block>): readonly Block[] {
+  const [use] = node.output(0).uses;
+  if (node.output(0).uses.size !== 1 || use?.kind !== 'node' || use.node.qualifiedOp !== 'Add') return [];
+  const stream = { node: use.node, index: 1 - use.index };
+  const both = [0, 1].map((input) => blockAt(node, input, stream, around, sums));
+  const [a, b] = both;
+  return a === undefined || b === undefined || a.site.role === b.site.role ? [] : [a, b];
+}
+
+/** The block that input `input` of the sum `node` is the output of, if it was computed from the stream. */
 function blockAt(
   node: Node,
   input: number,
+  joined: Reading,
   around: Indexed,
   sums: ReadonlyMap<Node, Block>,
 ): Block | undefined {
   const { linears, cores, norms } = around;
   const z = node.input(input);
-  const stream = node.input(1 - input);
+  const stream = joined.node.input(joined.index);
   const dim = sizeAt(z, -1);
   const dtype = dtypeOf(z);
   if (dim === undefined || dtype === undefined || !isFloat(dtype)) return undefined;
@@ -86,8 +102,9 @@ function blockAt(
         dtype,
         input,
         residual: 1 - input,
+        ...(joined.node === node ? {} : { stream: joined }),
         entry,
-        norm: postNorm ? normBehind(node, norms) : [],
+        norm: postNorm && joined.node === node ? normBehind(node, norms) : [],
         dim,
       },
     };
@@ -128,7 +145,9 @@ function layerScale(node: Node): { readonly input: Value } | undefined {
 function starts(stream: Value, sums: ReadonlyMap<Node, Block>): Value[] {
   const at = origin(stream, 'order');
   const block = at.producer === undefined ? undefined : sums.get(at.producer);
-  return block === undefined ? [at] : [at, origin(block.site.node.input(block.site.residual), 'order')];
+  if (block === undefined) return [at];
+  const { node, residual, stream: joined = { node, index: residual } } = block.site;
+  return [at, origin(joined.node.input(joined.index), 'order')];
 }
 
 /**
