@@ -3,7 +3,8 @@ import { isFloat } from '../../src/types.js';
 import { defineGradient, type Gradient } from './rule.js';
 
 export const casts: readonly Gradient[] = [
-  defineGradient({ op: 'Cast' }, (c) => [() => c.castLike(c.dy, c.x)]),
+  // Of integers that stand for reals, the cotangent is a float already.
+  defineGradient({ op: 'Cast' }, (c) => [() => (isFloat(c.dtype()) ? c.castLike(c.dy, c.x) : c.dy)]),
   defineGradient({ op: 'CastLike' }, (c) => [() => c.castLike(c.dy, c.x), null]),
   defineGradient({ op: 'Dropout' }, (c) => [
     () => {

@@ -4,6 +4,7 @@
  */
 import type { Value } from '../../src/graph.js';
 import type { GradientContext } from './context.js';
+import { rematerialized } from './quantized.js';
 import { defineGradient, type Gradient, type GradientRule } from './rule.js';
 
 /** alpha of a Gemm that also takes over the factor put off on dy; float64 keeps it out of the float32 attribute. */
@@ -17,7 +18,8 @@ function onMatrix(c: GradientContext): ReturnType<GradientRule> {
   const [a, b] = [c.input(0), c.input(1)];
   const alpha = alphaOf(c, 1);
   return [
-    () => shapes.reshapeLike(op.Gemm(shapes.flat2d(c.dy), b, null, { alpha, transB: 1 }), a),
+    () =>
+      shapes.reshapeLike(op.Gemm(shapes.flat2d(c.dy), rematerialized(c, b), null, { alpha, transB: 1 }), a),
     () => op.Gemm(shapes.flat2d(a), shapes.flat2d(c.dy), null, { alpha, transA: 1 }),
   ];
 }
@@ -59,7 +61,10 @@ const gemm: GradientRule = (c) => {
   const product = (l: Value, r: Value, tl: number, tr: number) =>
     c.op.Gemm(l, r, null, { alpha, transA: tl, transB: tr });
   return [
-    () => (transA === 0 ? product(c.dy, b, 0, 1 - transB) : product(b, c.dy, transB, 1)),
+    () => {
+      const weight = rematerialized(c, b);
+      return transA === 0 ? product(c.dy, weight, 0, 1 - transB) : product(weight, c.dy, transB, 1);
+    },
     () => (transB === 0 ? product(a, c.dy, 1 - transA, 0) : product(c.dy, a, 1, transA)),
     () => ({ value: c.shapes.unbroadcast(c.dy, c.input(2)), scale: beta * scale }),
   ];

@@ -12,6 +12,7 @@ import { products } from './matmul.js';
 import { movements } from './movement.js';
 import { normalizations } from './normalization.js';
 import { poolings } from './pooling.js';
+import { quantised } from './quantized.js';
 import { reductions } from './reduction.js';
 import { rotaries } from './rotary.js';
 import type { Gradient } from './rule.js';
@@ -32,6 +33,7 @@ const FAMILIES = [
   indexings,
   rotaries,
   casts,
+  quantised,
 ];
 
 function key(op: string, domain: string): string {

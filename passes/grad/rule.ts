@@ -25,6 +25,13 @@ export interface GradientSpec {
   readonly opsets?: readonly [number, number];
   /** The op broadcasts its inputs, so contributions have the output's shape. */
   readonly broadcasts?: boolean;
+  /**
+   * Outputs of integers that stand for reals: gradients flow through these, and through none of its other outputs. Where
+   * an op without this reads such integers, its integer outputs carry on with them.
+   */
+  readonly codes?: readonly number[];
+  /** The rule is an estimate and no derivative: it passes rounding straight through. */
+  readonly estimate?: boolean;
 }
 
 export interface Gradient extends GradientSpec {

@@ -39,7 +39,8 @@ function endsGraph(site: LinearSite, linears: ReadonlySet<Node>): boolean {
     seen.add(value);
     for (const use of value.uses) {
       if (use.kind === 'output') return true;
-      if (linears.has(use.node)) continue;
+      // The scale of a quantised activation goes around the product that the integers go into.
+      if (linears.has(use.node) || use.node.op === 'DynamicQuantizeLinear') continue;
       for (const output of use.node.outputs) if (output !== null) queue.push(output);
     }
   }

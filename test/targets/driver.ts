@@ -34,9 +34,14 @@ export class Driver {
     this.#sessions = sessions;
   }
 
-  static async open(adapted: Model, { manifest, ...models }: StepArtifacts): Promise<Driver> {
+  static async open(
+    adapted: Model,
+    { manifest, ...models }: StepArtifacts,
+    options: ort.InferenceSession.SessionOptions = {},
+  ): Promise<Driver> {
     const sessions: Record<string, ort.InferenceSession> = {};
-    for (const [name, model] of Object.entries(models)) sessions[name] = await sessionOf(model as Model);
+    for (const [name, model] of Object.entries(models))
+      sessions[name] = await sessionOf(model as Model, options);
     const driver = new Driver(manifest, sessions);
     for (const param of manifest.params) {
       const tensor = [...adapted.graph.initializers].find(({ name }) => name === param.input)?.tensor;
