@@ -24,6 +24,7 @@ export interface StepFlags {
   readonly clip?: number;
   readonly accumulation: number;
   readonly dropout?: number;
+  readonly recompute?: boolean | number;
   readonly set?: Record<string, unknown>;
   readonly config?: string | false;
 }
@@ -82,6 +83,11 @@ function addGraphOptions(command: Command): Command {
     .option('--accumulation <n>', 'micro-batches per optimizer step', count, 1)
     .option('--dropout <p>', 'override the dropout that the adapter was inserted with', number)
     .option(
+      '--recompute [groups]',
+      'compute activations again in the backward pass instead of keeping them; without a number, as memory likes it best',
+      count,
+    )
+    .option(
       '--set <input=value>',
       'fix an input of the model: a number, true, false, or empty for a past; feed leaves it to the data; repeatable, e.g. use_cache_branch=false',
       pair,
@@ -93,7 +99,7 @@ export function stepOptions(
   flags: StepFlags & { readonly loss: string },
   methods: readonly Method[] = [],
 ): StepOptions {
-  const { weightDecay, optimizerSet, clip, dropout, set } = flags;
+  const { weightDecay, optimizerSet, clip, dropout, recompute, set } = flags;
   return {
     loss: flags.loss,
     methods,
