@@ -1,21 +1,30 @@
 /** What ONNX Runtime says, turned into errors that name the cause and the way out. */
 import { type ErrorCode, PeftCompileError } from '../src/errors.js';
+import { type ExecutionProvider, providerOf } from './ep/index.js';
 
 interface Rule {
   readonly match: RegExp;
   readonly code: ErrorCode;
-  readonly message: (groups: RegExpMatchArray) => string;
-  readonly remedy: string;
+  readonly message: (groups: RegExpMatchArray, provider: ExecutionProvider) => string;
+  readonly remedy: string | ((provider: ExecutionProvider) => string);
 }
 
 /** First match wins. */
 const RULES: readonly Rule[] = [
   {
     match:
-      /Failed to allocate memory|bad_alloc|BFCArena.*failed|out of memory|Array buffer allocation failed/i,
+      /device (was |is |has been )?lost|DeviceLost|CUDA_ERROR_(ILLEGAL|LAUNCH|ECC)|CUDA failure (700|719|214)\b/i,
     code: 'E_RUNTIME',
-    message: () => 'ONNX Runtime ran out of memory',
-    remedy: 'Use a smaller batch, shorter sequences or gradient accumulation, or turn prepacking off.',
+    message: (_, { title }) => `The device of ${title} was lost`,
+    remedy:
+      'Nothing on the device survives; what was saved does. Look at the log of the driver (dmesg), and continue from the last checkpoint with --resume.',
+  },
+  {
+    match:
+      /Failed to allocate memory|bad_alloc|BFCArena.*failed|out of memory|Array buffer allocation failed|OUT_OF_(HOST|DEVICE)_MEMORY|(CreateBuffer|buffer).*(too large|exceeds the max|larger than the max)|CUBLAS_STATUS_ALLOC_FAILED/i,
+    code: 'E_RUNTIME',
+    message: (_, { title }) => `ONNX Runtime ran out of memory on ${title}`,
+    remedy: ({ outOfMemory }) => outOfMemory,
   },
   {
     match:
@@ -26,11 +35,10 @@ const RULES: readonly Rule[] = [
   },
   {
     match:
-      /AppendExecutionProvider|Failed to load (shared )?library|backend not found|no available backend|EP .*not|Unknown execution provider|providers_shared|providers_cuda|libcu|execution provider .*(not enabled|not available|not supported)|WebGPU.*(adapter|device)/i,
+      /AppendExecutionProvider|Failed to load (shared )?library|backend not found|no available backend|EP .*not|Unknown execution provider|providers_shared|providers_cuda|libcu|execution provider .*(not enabled|not available|not supported)|WebGPU.*(adapter|device)|CUDA driver version is insufficient|no CUDA-capable device/i,
     code: 'E_UNSUPPORTED',
-    message: () => 'The execution provider is not available here',
-    remedy:
-      'Run with --ep cpu, or install the provider: CUDA needs CUDA 12, cuDNN 9 and the providers that `onnxruntime-node` downloads when its install script runs.',
+    message: (_, { title }) => `The execution provider ${title} is not available here`,
+    remedy: ({ absent }) => absent,
   },
   {
     match: /input '([^']+)' is missing in 'feeds'|Missing Input: (\S+)/i,
@@ -66,10 +74,10 @@ const RULES: readonly Rule[] = [
     match:
       /is not a registered function\/op|No Op registered|Could not find an implementation for ([^\s(]+)|NOT_IMPLEMENTED/i,
     code: 'E_UNSUPPORTED',
-    message: (m) =>
+    message: (m, { title }) =>
       m[1] === undefined
         ? 'The model holds an operator that this build of ONNX Runtime cannot run'
-        : `ONNX Runtime has no kernel for ${m[1]}`,
+        : `ONNX Runtime has no kernel for ${m[1]} on ${title}`,
     remedy: 'Run the model with an execution provider or a dtype that has the operator.',
   },
   {
@@ -123,14 +131,18 @@ const DTYPE_NUMBERS: Readonly<Record<string, string>> = {
 };
 
 /** The error for a message of ONNX Runtime; the original words are always part of it. */
-export function ortError(said: string, where: string): PeftCompileError {
+export function ortError(
+  said: string,
+  where: string,
+  provider: ExecutionProvider = providerOf(),
+): PeftCompileError {
   for (const rule of RULES) {
     const match = said.match(rule.match);
     if (match !== null)
       return new PeftCompileError(rule.code, {
-        message: `${rule.message(match)}; ONNX Runtime said: ${firstLine(said)}`,
+        message: `${rule.message(match, provider)}; ONNX Runtime said: ${firstLine(said)}`,
         where,
-        remedy: rule.remedy,
+        remedy: typeof rule.remedy === 'string' ? rule.remedy : rule.remedy(provider),
       });
   }
   return new PeftCompileError('E_RUNTIME', {

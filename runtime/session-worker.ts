@@ -122,9 +122,8 @@ async function onHost(tensor: Tensor): Promise<Tensor> {
   return y as Tensor;
 }
 
-function isFinite(tensor: Tensor | undefined): boolean {
-  const [value] = (tensor?.data ?? []) as ArrayLike<number>;
-  return Number.isFinite(value);
+function holdsFinite(tensor: Tensor | undefined): boolean {
+  return Number.isFinite((tensor?.data as ArrayLike<number> | undefined)?.[0]);
 }
 
 async function run(request: Extract<Request, { op: 'run' }>): Promise<Tensors> {
@@ -143,7 +142,7 @@ async function run(request: Extract<Request, { op: 'run' }>): Promise<Tensors> {
     if (wanted.has(name)) fetches[name] = given === undefined ? null : toOrt(given);
   }
   const results = await session.run(feeds, fetches);
-  const accepted = (request.ifFinite ?? []).every((name) => isFinite(results[name] as Tensor | undefined));
+  const accepted = (request.ifFinite ?? []).every((name) => holdsFinite(results[name] as Tensor | undefined));
   for (const [name, key] of Object.entries(request.keep)) {
     const output = results[name];
     if (output === undefined) throw new Error(`The model has no output '${name}'`);

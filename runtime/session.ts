@@ -7,9 +7,9 @@ import { existsSync } from 'node:fs';
 import { Worker } from 'node:worker_threads';
 import { fail, PeftCompileError } from '../src/errors.js';
 import { byteSize } from '../src/types.js';
-import { countOf, type HostTensor } from './host-tensor.js';
 import { copyModel } from './ep/copy-model.js';
 import { type ExecutionProvider, providerOf } from './ep/index.js';
+import { countOf, type HostTensor } from './host-tensor.js';
 import { ortError } from './ort-errors.js';
 import type {
   CreatedReply,
@@ -109,10 +109,7 @@ export class SessionHost {
   readonly #worker: Worker;
   /** Starts at one: loading the runtime is not to be broken off either. */
   readonly #underway = new Int32Array(new SharedArrayBuffer(4)).fill(1);
-  readonly #pending = new Map<
-    number,
-    Pending
-  >();
+  readonly #pending = new Map<number, Pending>();
   #nextId = 0;
   #dead: PeftCompileError | undefined;
   #closing: Promise<void> | undefined;

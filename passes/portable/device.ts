@@ -16,6 +16,7 @@ import { foldConstants } from './fold-constants.js';
 import { missingOperators } from './missing.js';
 import { moveAsFloats } from './move-as-floats.js';
 import { narrowIntegers } from './narrow-integers.js';
+import { wideSplits } from './wide-splits.js';
 
 /** What a device has to say about the graphs that it is given. */
 export interface DeviceNeeds {
@@ -27,6 +28,8 @@ export interface DeviceNeeds {
   readonly missing: ReadonlySet<string>;
   /** Operators of ai.onnx that move data, whose kernels move floating-point numbers only. */
   readonly floatOnly: ReadonlySet<string>;
+  /** Most outputs of one kernel. */
+  readonly maxOutputs: number;
 }
 
 /**
@@ -41,7 +44,7 @@ export function lowerForDevice(model: Model, needs: DeviceNeeds, sizes: InputSiz
     bindSizes(copy, sizes);
     runPasses(copy, [foldConstants]);
   } else inferModel(copy);
-  runPasses(copy, [expandMissing(needs.missing)]);
+  runPasses(copy, [expandMissing(needs.missing), wideSplits(needs.maxOutputs)]);
   const narrow = needs.narrowIntegers ? narrowIntegers(copy) : copy;
   runPasses(narrow, [moveAsFloats(needs.floatOnly)]);
   return narrow;

@@ -5,9 +5,10 @@
 import type { CarriedTensor, StepManifest } from '../../passes/targets/manifest.js';
 import { fail } from '../../src/errors.js';
 import type { GraphName, TrainArtifacts } from '../artifacts.js';
+import { fitFeeds, fitOutput } from '../ep/feeds.js';
 import { filledTensor, type HostTensor, numbersOf, scalarOf, scalarTensor } from '../host-tensor.js';
-import { type LoadedSession, loadSession } from '../model-session.js';
-import { SessionHost, type SessionOptions, type Tensors } from '../session.js';
+import { type RunRequest, SessionHost, type SessionOptions, type Tensors } from '../session.js';
+import { type BatchSizes, GraphSessions } from './graph-sessions.js';
 
 export interface StepScalars {
   readonly lr: number;
@@ -54,9 +55,8 @@ interface Rotation {
 export class Stepper implements ResidentParams {
   readonly manifest: StepManifest;
   readonly #artifacts: TrainArtifacts;
-  readonly #options: SessionOptions;
   readonly #host = new SessionHost();
-  readonly #sessions = new Map<GraphName, Promise<LoadedSession>>();
+  readonly #sessions: GraphSessions;
   #watched: ReadonlyMap<string, string> = new Map();
   /** Global norm of the last gradient, before clipping. */
   #gradNorm = 0;
@@ -65,7 +65,7 @@ export class Stepper implements ResidentParams {
     this.manifest = artifacts.manifest;
     this.#artifacts = artifacts;
     // A plan of the activations would hold the peak of the forward and of the backward pass apart; it saves no time here.
-    this.#options = { memPattern: false, ...options };
+    this.#sessions = new GraphSessions(artifacts, this.#host, { memPattern: false, ...options });
   }
 
   /** Micro-batches per optimizer step. */
@@ -73,10 +73,14 @@ export class Stepper implements ResidentParams {
     return this.manifest.accumulation?.steps ?? 1;
   }
 
-  /** Loads the training graphs, so that the first step is not slower than the others. */
+  /** Loads the training graphs, so that the first step is not slower than the others; those whose sizes are known. */
   async open(): Promise<void> {
+    const sizes = Object.fromEntries(
+      this.manifest.batch.map(({ name, shape }) => [name, shape.filter((dim) => typeof dim === 'number')]),
+    );
     for (const graph of ['step', 'grad', 'update'] as const)
-      if (this.#artifacts.graphs[graph] !== undefined) await this.#session(graph);
+      if (this.#artifacts.graphs[graph] !== undefined && this.#sessions.isSettled(graph))
+        await this.#sessions.session(graph, this.#sizes(graph, sizes));
   }
 
   /** Puts parameters and optimizer state (fresh where `state` has none) in place. */
@@ -163,17 +167,20 @@ export class Stepper implements ResidentParams {
     feeds: Tensors,
     outputs: readonly string[] = [],
   ): Promise<Measured & { readonly outputs: Tensors }> {
-    const session = await this.#session('eval');
     const { loss, weight, metrics } = this.manifest.outputs;
-    const results = await session.runWith({
-      feeds: this.#pick('eval', feeds, {}),
+    const results = await this.#run('eval', feeds, {
       resident: this.#rotation('eval').resident,
       fetch: [loss, weight, ...metrics.map(({ name }) => name), ...outputs],
-      transfer: true,
     });
+    const dtypes = new Map(this.manifest.outputs.model.map(({ name, dtype }) => [name, dtype]));
     return {
       ...reduce([this.#measure(results)], this.manifest),
-      outputs: Object.fromEntries(outputs.map((name) => [name, results[name] as HostTensor])),
+      outputs: Object.fromEntries(
+        outputs.map((name) => {
+          const tensor = results[name] as HostTensor;
+          return [name, fitOutput(tensor, dtypes.get(name) ?? tensor.dtype)];
+        }),
+      ),
     };
   }
 
@@ -186,8 +193,7 @@ export class Stepper implements ResidentParams {
   }
 
   async close(): Promise<void> {
-    for (const loaded of await Promise.allSettled(this.#sessions.values()))
-      if (loaded.status === 'fulfilled') await loaded.value.dispose();
+    await this.#sessions.close();
     await this.#host.close();
   }
 
@@ -198,14 +204,15 @@ export class Stepper implements ResidentParams {
         message: `These graphs take one batch per optimizer step, ${batches.length} were given`,
         remedy: 'Emit the graphs with accumulation.',
       });
-    const session = await this.#session('step');
     const { loss, weight, gradNorm, metrics } = this.manifest.outputs;
-    const results = await session.runWith({
-      feeds: this.#pick('step', batch ?? {}, this.#scalars(scalars, 0)),
-      ...this.#watching(this.#rotation('step')),
-      fetch: [loss, weight, gradNorm, ...metrics.map(({ name }) => name)],
-      transfer: true,
-    });
+    const results = await this.#run(
+      'step',
+      { ...batch, ...this.#scalars(scalars, 0) },
+      {
+        ...this.#watching(this.#rotation('step')),
+        fetch: [loss, weight, gradNorm, ...metrics.map(({ name }) => name)],
+      },
+    );
     this.#gradNorm = scalarOf(results[gradNorm] as HostTensor);
     return { ...reduce([this.#measure(results)], this.manifest), gradNorm: this.#gradNorm };
   }
@@ -215,35 +222,47 @@ export class Stepper implements ResidentParams {
     scalars: StepScalars,
     sums: readonly CarriedTensor[],
   ): Promise<StepResult> {
-    const grad = await this.#session('grad');
-    const update = await this.#session('update');
     const { loss, weight, gradNorm, metrics } = this.manifest.outputs;
     await this.#host.put(Object.fromEntries(sums.map((sum) => [sumKey(sum), initial(sum)])));
     const parts: Measured[] = [];
     for (const [i, batch] of batches.entries()) {
-      const results = await grad.runWith({
-        feeds: this.#pick('grad', batch, this.#scalars(scalars, i)),
-        ...this.#rotation('grad'),
-        fetch: [loss, weight, ...metrics.map(({ name }) => name)],
-        transfer: true,
-      });
+      const results = await this.#run(
+        'grad',
+        { ...batch, ...this.#scalars(scalars, i) },
+        { ...this.#rotation('grad'), fetch: [loss, weight, ...metrics.map(({ name }) => name)] },
+      );
       parts.push(this.#measure(results));
     }
-    const results = await update.runWith({
-      feeds: this.#pick('update', {}, this.#scalars(scalars, 0)),
+    const results = await this.#run('update', this.#scalars(scalars, 0), {
       ...this.#rotation('update'),
       fetch: [gradNorm],
-      transfer: true,
     });
     this.#gradNorm = scalarOf(results[gradNorm] as HostTensor);
     return { ...reduce(parts, this.manifest), gradNorm: this.#gradNorm };
   }
 
-  /** The feeds that a graph has inputs for. */
-  #pick(graph: GraphName, batch: Tensors, scalars: Tensors): Tensors {
+  /** Runs a graph on the feeds that it has inputs for. Their buffers are given away. */
+  async #run(
+    graph: GraphName,
+    given: Tensors,
+    request: Omit<RunRequest, 'feeds' | 'transfer'>,
+  ): Promise<Record<string, HostTensor>> {
     const inputs = new Set(this.manifest.graphs[graph]?.inputs);
-    const all = { ...batch, ...scalars };
-    return Object.fromEntries(Object.entries(all).filter(([name]) => inputs.has(name)));
+    const feeds = Object.fromEntries(Object.entries(given).filter(([name]) => inputs.has(name)));
+    const dims = Object.fromEntries(Object.entries(feeds).map(([name, tensor]) => [name, tensor.dims]));
+    const session = await this.#sessions.session(graph, this.#sizes(graph, dims));
+    return session.runWith({ ...request, feeds: fitFeeds(session.inputs, feeds), transfer: true });
+  }
+
+  /** What `all` says of the batch inputs of a graph. */
+  #sizes(graph: GraphName, all: BatchSizes): BatchSizes {
+    const inputs = new Set(this.manifest.graphs[graph]?.inputs);
+    return Object.fromEntries(
+      this.manifest.batch.flatMap(({ name }) => {
+        const dims = all[name];
+        return inputs.has(name) && dims !== undefined ? [[name, dims]] : [];
+      }),
+    );
   }
 
   #scalars({ lr, step, seeds }: StepScalars, forward: number): Record<string, HostTensor> {
@@ -289,21 +308,6 @@ export class Stepper implements ResidentParams {
       weight: read(weight),
       metrics: Object.fromEntries(metrics.map(({ name }) => [name, read(name)])),
     };
-  }
-
-  async #session(graph: GraphName) {
-    let loaded = this.#sessions.get(graph);
-    if (loaded === undefined) {
-      const source =
-        this.#artifacts.graphs[graph] ??
-        fail('E_USAGE', {
-          message: `The training artifacts have no ${graph} graph`,
-          remedy: 'Emit the graphs again.',
-        });
-      loaded = loadSession(this.#host, source, this.#options);
-      this.#sessions.set(graph, loaded);
-    }
-    return (await loaded).session;
   }
 }
 
