@@ -46,7 +46,7 @@ export function structureOf(
   const roles = attentionRoles(cores, linears);
   const blocks = detectSublayers(order, { linears, norms, cores });
   for (const { site, last } of blocks)
-    if (site.role === 'feed-forward') feedForwardRoles(last, linears, roles);
+    if (site.role === 'feed-forward' && last !== undefined) feedForwardRoles(last, linears, roles);
   return {
     roles,
     sites: [

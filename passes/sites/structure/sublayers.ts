@@ -14,8 +14,8 @@ import { isConstant, mayBeFloat, origin, passes, type Reading, scaling, unflatte
 
 export interface Block {
   readonly site: Omit<SublayerSite, 'path' | 'confidence' | 'source' | 'guesses' | 'callOf'>;
-  /** The linear whose output joins the stream. */
-  readonly last: LinearSite;
+  /** The linear whose output joins the stream; absent where several do, weighted by a router. */
+  readonly last?: LinearSite;
   /** Linears of the block, whole ones. */
   readonly linears: readonly LinearSite[];
 }
@@ -39,7 +39,7 @@ export function detectSublayers(nodes: Iterable<Node>, around: Surroundings): Bl
   const sums = new Map<Node, Block>();
   const indexed = { ...around, normed: new Map(around.norms.map((norm) => [norm.y, norm] as const)) };
   for (const node of nodes) {
-    if (node.qualifiedOp !== 'Add' && sumOutput(node) === undefined) continue;
+    if (sums.has(node) || (node.qualifiedOp !== 'Add' && sumOutput(node) === undefined)) continue;
     const own = [0, 1].map((input) => blockAt(node, input, { node, index: 1 - input }, indexed, sums));
     const found = own.find((block) => block !== undefined);
     if (found !== undefined) {
@@ -81,18 +81,20 @@ function blockAt(
   if (dim === undefined || dtype === undefined || !isFloat(dtype)) return undefined;
   if (isConstant(stream) || isConstant(z)) return undefined;
   const last = lastLinear(z, around);
-  if (last === undefined || last.outDim !== dim) return undefined;
+  if (last !== undefined && last.outDim !== dim) return undefined;
   for (const start of starts(stream, sums)) {
     const nodes = between(start, z, last);
     if (nodes === undefined || [...sums.keys()].some((sum) => nodes.has(sum))) continue;
     const attends = cores.some((core) => nodes.has(core.node));
-    const own = [...linears.byNode.values()].filter((site) => nodes.has(site.node));
-    const entry = entryOf(attends, cores, nodes, last, linears, rankOf(z));
+    const own = [...linears.byNode.values()]
+      .filter((site) => nodes.has(site.node))
+      .sort((a, b) => (linears.order.get(a.node) ?? 0) - (linears.order.get(b.node) ?? 0));
+    const entry = entryOf(attends, cores, nodes, last ?? own, linears, rankOf(z));
     if (entry === undefined) continue;
     const read = entry.node.input(entry.index);
     const postNorm = origin(read, 'order') === origin(start, 'order');
     return {
-      last,
+      ...(last === undefined ? {} : { last }),
       linears: own,
       site: {
         kind: 'sublayer',
@@ -151,10 +153,10 @@ function starts(stream: Value, sums: ReadonlyMap<Node, Block>): Value[] {
 }
 
 /**
- * Nodes on the way from `start` to `z`, if there is one that ends in `last`. A fused sum hands on its normalization
+ * Nodes on the way from `start` to `z`, if there is one, and one that ends in `last` where that is known. A fused sum hands on its normalization
  * beside the sum, so reaching the node that makes `start` is enough.
  */
-function between(start: Value, z: Value, last: LinearSite): ReadonlySet<Node> | undefined {
+function between(start: Value, z: Value, last: LinearSite | undefined): ReadonlySet<Node> | undefined {
   const beginning = start.producer;
   const reaches = new Map<Node, boolean>();
   const isStart = (value: Value): boolean =>
@@ -187,22 +189,22 @@ function between(start: Value, z: Value, last: LinearSite): ReadonlySet<Node> | 
     }
     return reaches.get(root) === true;
   };
-  if (z.producer === undefined || isStart(z) || !visit(z.producer) || reaches.get(last.node) !== true)
-    return undefined;
+  if (z.producer === undefined || isStart(z) || !visit(z.producer)) return undefined;
+  if (last !== undefined && reaches.get(last.node) !== true) return undefined;
   return new Set([...reaches].filter(([, reached]) => reached).map(([node]) => node));
 }
 
-/** Who reads the block's input: the query's linear, or the feed-forward's first one. */
+/** Who reads the block's input: the query's linear, or the feed-forward's first one; of experts, the first of all. */
 function entryOf(
   attends: boolean,
   cores: readonly AttentionCore[],
   nodes: ReadonlySet<Node>,
-  last: LinearSite,
+  last: LinearSite | readonly LinearSite[],
   linears: Linears,
   rank: number | undefined,
 ): Reading | undefined {
   const query = cores.find((core) => nodes.has(core.node))?.query;
-  const first = attends ? query : firstOf(last, linears);
+  const first = attends ? query : 'kind' in last ? firstOf(last, linears) : last[0];
   if (first === undefined) return undefined;
   const whole = wholeOf(first, linears);
   const index = Math.max(0, whole.node.inputs.indexOf(whole.x));
