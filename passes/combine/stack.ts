@@ -21,3 +21,8 @@ export function stackTensors(tensors: readonly Tensor[]): Tensor {
     data: { byteLength: size * tensors.length, read },
   };
 }
+
+/** Zeros in the type and shape of a tensor. */
+export function zerosLike({ dtype, dims, data: { byteLength } }: Tensor): Tensor {
+  return { dtype, dims, data: { byteLength, read: (_offset, length) => new Uint8Array(length) } };
+}

@@ -58,6 +58,7 @@ export default defineMethod({
           op.MatMul(op.Mul(op.MatMul(dropout(x, config.dropout), A), op.Mul(E, scaling(config))), B),
         ),
       }),
+      byRow: { params: { A: 'stacked', E: 'stacked', B: 'stacked' } },
       fold: (op, { w }, { A, E, B }, config) => ({
         w: op.Add(w, op.Mul(op.MatMul(op.Mul(A, E), B), scaling(config))),
       }),

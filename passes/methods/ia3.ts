@@ -74,6 +74,13 @@ export default defineMethod({
         onInput(site, config)
           ? { x: op.Mul(site.x, op.Reshape(l, [site.inDim])) }
           : { y: op.Mul(site.y, op.Reshape(l, [site.outDim])) },
+      byRow: {
+        params: { l: 'stacked' },
+        attach: (op, site, { l }, config) =>
+          onInput(site, config)
+            ? { x: op.Mul(site.x, l) }
+            : { y: op.Mul(site.y, op.Transpose(l, { perm: [0, 2, 1] })) },
+      },
       fold: (op, { w, b }, { l }, config, site) => {
         const scaled = { w: op.Mul(w, op.Transpose(l, { perm: [1, 0] })) };
         if (onInput(site, config) || b === undefined) return scaled;

@@ -65,6 +65,7 @@ export default defineMethod({
         const inner = op.MatMul(dropout(x, config.dropout), A);
         return { y: op.Add(y, op.MatMul(op.MatMul(inner, op.Mul(R, scaling(config))), B)) };
       },
+      byRow: { params: { A: 'stacked', B: 'stacked', R: 'stacked' } },
       fold: (op, { w }, { A, B, R }, config) => ({
         w: op.Add(w, op.MatMul(op.MatMul(A, op.Mul(R, scaling(config))), B)),
       }),

@@ -97,6 +97,9 @@ export default defineMethod({
           ...(bias === undefined ? {} : { b: bias }),
         };
       },
+      byRow: {
+        params: { A: 'stacked', B: 'stacked', shift: 'vector', gate: 'stacked', gateBias: 'vector' },
+      },
       fold(op, { w, b }, factors: Factors, config) {
         const reason = unfoldable(config, b, factors);
         if (reason !== undefined) return { impossible: reason };
@@ -118,6 +121,7 @@ export default defineMethod({
       attach: (op, { ids, y }, { A, B }, config) => ({
         y: op.Add(y, op.MatMul(op.Mul(op.Gather(A, ids), scaling(config)), B)),
       }),
+      byRow: { params: { A: 'table', B: 'stacked' } },
       fold: (op, { w }, { A, B }, config) => ({
         w: op.Add(w, op.Mul(op.MatMul(A, B), scaling(config))),
       }),

@@ -108,6 +108,7 @@ const prefix: Method = defineMethod({
         return { keys: op.Mul(keys, gate), values: op.Mul(values, gate) };
       },
       fold: IMPOSSIBLE,
+      byRow: { params: { keys: 'stacked', values: 'stacked', gate: 'stacked', gateBias: 'vector' } },
       collapse: {
         when: ({ projection }) => projection,
         get method() {
@@ -130,6 +131,7 @@ const prefix: Method = defineMethod({
       params: () => ({}),
       attach: (op, { positions }, _params, { length }) => ({ positions: op.Add(positions, length) }),
       fold: IMPOSSIBLE,
+      byRow: { params: {} },
       collapse: {
         when: ({ projection }) => projection,
         get method() {
@@ -146,7 +148,7 @@ const prefix: Method = defineMethod({
     'Export with attn_implementation="eager", so that attention is not one fused op; or use lora or parallel, which need none',
   defaultTargets: 'all',
   peft: {
-    types: ['PREFIX_TUNING'],
+    types: ['PREFIX_TUNING', 'CARTRIDGE'],
     tensors: {},
     // [tokens, layers · (keys, values) · heads · head]
     whole: {

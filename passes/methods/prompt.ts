@@ -103,6 +103,7 @@ export default defineMethod({
       }),
       attach: (_op, _site, { prompt }) => ({ prompt }),
       fold: PROMPT_IMPOSSIBLE,
+      byRow: { params: { prompt: 'stacked' } },
     },
   },
   startsAsBase: false,
@@ -110,7 +111,7 @@ export default defineMethod({
   otherwise: PROMPT_OTHERWISE,
   defaultTargets: 'all',
   peft: {
-    types: ['PROMPT_TUNING', 'P_TUNING'],
+    types: ['PROMPT_TUNING', 'P_TUNING', 'CPT'],
     tensors: {},
     whole: {
       key: 'prompt_embeddings',

@@ -61,6 +61,7 @@ export default defineMethod({
         const inner = op.Mul(op.MatMul(dropout(site.x, p), into), d);
         return { y: op.Add(site.y, op.Mul(op.MatMul(inner, out), b)) };
       },
+      byRow: { params: { A: 'common', B: 'common', b: 'vector', d: 'vector' } },
       fold: (op, { w }, { A, B, b, d }, _config, site) => {
         const [into, out] = matrices(op, { A, B }, site);
         return { w: op.Add(w, op.MatMul(op.Mul(into, d), op.Mul(out, b))) };

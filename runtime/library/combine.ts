@@ -14,6 +14,7 @@ import { readModel, writeModel } from '../../src/onnx/index.js';
 import type { Tensor } from '../../src/tensor.js';
 import { type AdapterFile, modelTensors, readAdapter } from '../adapter-file.js';
 import { digestBytes, digestWeights } from '../digest.js';
+import { alignRanks } from '../export/align-ranks.js';
 import { loadTensor } from '../host-tensor.js';
 
 export interface CombineOptions extends CombineSettings {
@@ -32,21 +33,38 @@ export interface Combined extends CombineReport {
 }
 
 /**
- * One inference model with several adapters, chosen at every run by an int64 scalar input: index 0 is the base, the
- * others follow in the order given (`names` of the result, also in the model's metadata). Adapters of one structure cost
- * what one of them costs; each further structure at a module adds its own. The base model is not changed.
+ * One inference model with several adapters, chosen at every run by an int64 scalar input, or with `by: 'row'` by an
+ * int64 [batch] input for every row of the batch: index 0 is the base, the others follow in the order given (`names` of the
+ * result, also in the model's metadata). Adapters of one structure cost what one of them costs, low-rank ones of different
+ * rank what the largest costs; each further structure at a module adds its own. The base model is not changed.
  * @throws E_INVALID_DATA for an adapter of another base, E_NO_MATCH for a module that the model lacks, E_USAGE for names
- * that do not fit, E_UNSUPPORTED for methods that add to the sequence beside others, E_EXISTS.
+ * that do not fit, E_UNSUPPORTED for methods that add to the sequence beside others and, by row, for those that change
+ * weights, E_EXISTS.
  */
 export async function combine(options: CombineOptions): Promise<Combined> {
   const { model: given, adapters, out, force = false, anyBase = false, ...settings } = options;
   const base = typeof given === 'string' ? readModel(given) : given;
   const digest = anyBase ? undefined : await digestWeights(base);
+  const { methods, paths } = settings;
+  const foreign = {
+    base,
+    ...(methods === undefined ? {} : { methods }),
+    ...(paths === undefined ? {} : { paths }),
+  };
   const known = new Map<string, Tensor>();
   const named: NamedAdapter[] = [];
+  const files: { readonly name: string; readonly file: AdapterFile }[] = [];
   for (const [name, adapter] of Object.entries(adapters)) {
-    const file = typeof adapter === 'string' ? await readAdapter(adapter, { base }) : adapter;
+    const file = typeof adapter === 'string' ? await readAdapter(adapter, foreign) : adapter;
     checkBase(name, file, digest);
+    files.push({ name, file });
+  }
+  const aligned = await alignRanks(
+    files.map(({ file }) => file),
+    settings.methods,
+  );
+  for (const [i, { name }] of files.entries()) {
+    const file = aligned[i] as AdapterFile;
     named.push({ name, record: file.record, tensors: await sharedTensors(file, known) });
   }
   const { model } = cloneModel(base);

@@ -1,5 +1,7 @@
 import { Command, InvalidArgumentError } from 'commander';
+import { COMBINE_BY, type CombineBy } from '../../passes/combine/combine.js';
 import { combine } from '../../runtime/library/combine.js';
+import { choice } from './choice.js';
 import { loadUserConfig } from './config.js';
 import { addConfigOptions } from './config-option.js';
 import { writing } from './options.js';
@@ -9,6 +11,7 @@ import { table } from './table.js';
 interface CombineFlags {
   readonly adapter: Record<string, string>;
   readonly input: string;
+  readonly by: CombineBy;
   readonly none: boolean;
   readonly anyBase?: boolean;
   readonly config?: string | false;
@@ -22,15 +25,22 @@ export function combineCommand(): Command {
     new Command('combine')
       .summary('put several trained adapters into one model')
       .description(
-        'Put several trained adapters of one base into one inference model. An int64 scalar input chooses among them at every run; index 0 is the base itself.',
+        'Put several trained adapters of one base into one inference model. An int64 input chooses among them: one for the run, or one for every row of the batch; index 0 is the base itself.',
       )
       .argument('<model>', 'base ONNX model')
       .requiredOption(
         '-a, --adapter <name=file>',
-        'adapter.safetensors of a training run, under a name; repeatable, in the order of the indices',
+        'adapter.safetensors of a training run, a folder of PEFT or an .onnx_adapter, under a name; repeatable, in the order of the indices',
         named,
       )
       .requiredOption('-o, --out <file>', 'where the combined model goes')
+      .addOption(
+        choice(
+          '--by <what>',
+          'choose for a whole run (int64 scalar), or for every row of the batch (int64 [batch])',
+          COMBINE_BY,
+        ).default('run'),
+      )
       .option('--input <name>', 'name of the input that chooses', 'adapter')
       .option('--no-none', 'leave out the entry for the base; indices then start with the first adapter')
       .option('--any-base', 'take adapters that were trained on other weights'),
@@ -40,18 +50,20 @@ export function combineCommand(): Command {
       'after',
       `
 Examples:
-  peft-compile combine base.onnx --adapter fr=fr/adapter.safetensors --adapter de=de/adapter.safetensors -o multi.onnx`,
+  peft-compile combine base.onnx --adapter fr=fr/adapter.safetensors --adapter de=de/adapter.safetensors -o multi.onnx
+  peft-compile combine base.onnx --by row --adapter fr=fr/adapter.safetensors --adapter de=de/adapter.safetensors -o mixed.onnx`,
     )
     .action(run);
 }
 
 async function run(path: string, flags: CombineFlags): Promise<void> {
-  const { adapter, input, none, out, anyBase = false, force = false } = flags;
+  const { adapter, input, by, none, out, anyBase = false, force = false } = flags;
   const { methods } = await loadUserConfig(flags.config);
   const { model: _model, ...report } = await combine({
     model: path,
     adapters: adapter,
     input,
+    by,
     none,
     anyBase,
     methods,
@@ -68,7 +80,7 @@ async function run(path: string, flags: CombineFlags): Promise<void> {
   );
   print();
   print(
-    `${Object.keys(adapter).length} adapters in ${modules} modules, chosen by the input '${report.input}'`,
+    `${Object.keys(adapter).length} adapters in ${modules} modules, chosen by the input '${report.input}'${by === 'row' ? ' for every row of the batch' : ''}`,
   );
   if (separate > 0)
     warn(

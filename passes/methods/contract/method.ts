@@ -12,6 +12,7 @@ import type { DType } from '../../../src/types.js';
 import type { SiteKind } from '../../sites/site.js';
 import type { SiteDims, SiteSlots, SiteViews, Stored } from '../../sites/views.js';
 import type { PeftFormat } from '../contract/peft-format.js';
+import type { ByRow } from './by-row.js';
 import type { DerivedInit } from './derived.js';
 import type { Procedure } from './procedure.js';
 import type { Survey } from './survey.js';
@@ -104,6 +105,8 @@ export interface SiteRules<Kind extends SiteKind, Config, P extends string, S ex
     context: AttachContext,
   ): Partial<Record<SiteSlots[Kind], Value>>;
   readonly fold: Fold<Kind, Config, P | S>;
+  /** Where one run can serve several adapters, one per row of the batch. */
+  readonly byRow?: ByRow<NoInfer<P | S>, NoInfer<SiteRules<Kind, Config, P, S>['attach']>>;
   readonly collapse?: Collapse<Kind, Config, P | S>;
   /**
    * A float32 scalar that joins the loss while training: regularisation of the parameters, which are float32 here.
@@ -114,6 +117,7 @@ export interface SiteRules<Kind extends SiteKind, Config, P extends string, S ex
 
 export interface Paper {
   readonly title: string;
+  /** Number at arXiv; the address of a paper that is not there. */
   readonly arxiv: string;
 }
 
@@ -134,6 +138,7 @@ export interface AnySiteRules {
     context: AttachContext,
   ): Readonly<Record<string, Value>>;
   readonly fold: AnyFold | Impossible;
+  readonly byRow?: ByRow<string, AnySiteRules['attach']>;
   readonly collapse?: AnyCollapse;
   penalty?(op: Ops, params: ParamValues, config: Record<string, unknown>, sites: number): Value | undefined;
 }

@@ -155,5 +155,16 @@ export function bottleneckRules(
       z: op.Add(site.z, bottleneck(op, read(op, site), params, config, context, site.path)),
     }),
     fold: NON_LINEAR,
+    byRow: {
+      params: {
+        down: 'stacked',
+        downBias: 'vector',
+        up: 'stacked',
+        upBias: 'vector',
+        scale: 'vector',
+        gate: 'stacked',
+        gateBias: 'vector',
+      },
+    },
   };
 }
