@@ -4,9 +4,14 @@ import { emitStep, type StepOptions } from '../../passes/targets/step.js';
 import type { Model } from '../../src/model.js';
 import { type WriteOptions, writeModel } from '../../src/onnx/index.js';
 import { artifactsInMemory, loadArtifacts, type TrainArtifacts, writeArtifacts } from '../artifacts.js';
+import {
+  type ProducedOrtTraining,
+  type ProduceOptions,
+  produceOrtTraining,
+} from '../ort-training/produce.js';
 
 interface Destination {
-  /** Folder of the step target, file of the adapted one; absent to keep the result in memory. */
+  /** Folder of the training targets, file of the adapted one; absent to keep the result in memory. */
   readonly out?: string;
   /** Overwrite what is there. Default false. */
   readonly force?: boolean;
@@ -24,6 +29,11 @@ export interface EmitAdaptedOptions extends AdaptedOptions, Destination {
   readonly write?: Pick<WriteOptions, 'weights'>;
 }
 
+/** What ONNX Runtime's on-device training API loads: training, eval and optimizer models, and a checkpoint. */
+export interface EmitOrtTrainingOptions extends ProduceOptions {
+  readonly target: 'ort-training';
+}
+
 /**
  * Emits training graphs for a model that holds an adapter; the model is not changed. The result goes to `train`: its
  * graphs are models in memory, or paths when they were written to `out`.
@@ -37,11 +47,20 @@ export function emit(adapted: Model, options: EmitStepOptions): Promise<TrainArt
  * @throws E_NO_MATCH (no adapter), E_USAGE (names), E_EXISTS.
  */
 export function emit(adapted: Model, options: EmitAdaptedOptions): Promise<Model>;
+/**
+ * Emits models and a checkpoint for ONNX Runtime's on-device training API; the model is not changed.
+ * @throws as for the step target, and E_UNSUPPORTED for what that API cannot do; E_INVALID_DATA (`from`).
+ */
+export function emit(adapted: Model, options: EmitOrtTrainingOptions): Promise<ProducedOrtTraining>;
 export async function emit(
   adapted: Model,
-  options: EmitStepOptions | EmitAdaptedOptions,
-): Promise<TrainArtifacts | Model> {
+  options: EmitStepOptions | EmitAdaptedOptions | EmitOrtTrainingOptions,
+): Promise<TrainArtifacts | Model | ProducedOrtTraining> {
   const force = options.force ?? false;
+  if (options.target === 'ort-training') {
+    const { target: _target, ...settings } = options;
+    return produceOrtTraining(adapted, settings);
+  }
   if (options.target === 'adapted') {
     const model = emitAdapted(adapted, { scale: 'factor', rank: 'free', ...options });
     if (options.out !== undefined) await writeModel(model, options.out, { ...options.write, force });

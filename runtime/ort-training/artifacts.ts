@@ -8,7 +8,7 @@ import { DROPOUT_SEED } from '../../passes/targets/ort-training/names.js';
 import { trainingDtype } from '../../passes/targets/trainables.js';
 import { fail } from '../../src/errors.js';
 import type { Model } from '../../src/model.js';
-import { writeModel } from '../../src/onnx/index.js';
+import { type WriteOptions, writeModel } from '../../src/onnx/index.js';
 import { type Tensor, tensorOfBytes } from '../../src/tensor.js';
 import { loadTensor, numbersOf, tensorOfNumbers } from '../host-tensor.js';
 import type { OrtCheckpoint } from './checkpoint.js';
@@ -35,7 +35,7 @@ export async function ortTrainingArtifacts(
   adapted: Model,
   start?: Start,
 ): Promise<OrtTrainingArtifacts> {
-  const { record, trained, untrained, frozen, dropoutSeed, moments } = models.checkpoint;
+  const { record, trained, untrained, frozen, dropoutSeed, accumulation, moments } = models.checkpoint;
   const stored = new Map([...adapted.graph.initializers].map(({ name, tensor }) => [name, tensor]));
   const storedOf = (param: AdapterParam): Tensor =>
     stored.get(param.name) ??
@@ -47,7 +47,9 @@ export async function ortTrainingArtifacts(
   for (const param of trained) trainable.set(param.key, await master(param, storedOf(param), start));
   const fixed = new Map<string, Tensor>(frozen.map(({ name, tensor }) => [name, tensor]));
   for (const param of untrained) fixed.set(param.key, storedOf(param));
-  if (dropoutSeed !== undefined) fixed.set(DROPOUT_SEED, counter(dropoutSeed));
+  // A run that goes on has used up a seed per forward pass.
+  const passes = accumulation * (start?.optimizer?.step ?? 0);
+  if (dropoutSeed !== undefined) fixed.set(DROPOUT_SEED, counter(dropoutSeed + passes));
   return {
     ...models,
     state: {
@@ -65,6 +67,8 @@ export async function ortTrainingArtifacts(
 export interface WriteOrtTrainingOptions extends WriteCheckpointOptions {
   /** Write a nominal checkpoint too: names and types of the parameters without their values. Default false. */
   readonly nominal?: boolean;
+  /** How external data of the base gets into the folder; see `writeModel`. */
+  readonly write?: Pick<WriteOptions, 'weights' | 'externalData'>;
 }
 
 /** Writes the folder, the checkpoint last. Returns the paths. Throws E_EXISTS, E_IO. */
@@ -73,14 +77,14 @@ export async function writeOrtTraining(
   artifacts: OrtTrainingArtifacts,
   options: WriteOrtTrainingOptions = {},
 ): Promise<string[]> {
-  const { force = false, nominal = false } = options;
+  const { force = false, nominal = false, write = {} } = options;
   await mkdir(folder, { recursive: true });
   const written: string[] = [];
   for (const name of ['training', 'evaluation', 'optimizer'] as const) {
     const path = join(folder, ORT_TRAINING_FILES[name]);
     // The models share data files: those that the first one brought along are there already, and are the same.
     const ours = written.length > 0 && !existsSync(path);
-    await writeModel(artifacts[name], path, { force: force || ours });
+    await writeModel(artifacts[name], path, { ...write, force: force || ours });
     written.push(path);
   }
   if (nominal)

@@ -14,12 +14,13 @@ import type { Model } from '../model.js';
 import { readModel } from '../onnx/index.js';
 import { choice } from './choice.js';
 import { loadUserConfig } from './config.js';
+import { addOrtTrainingOptions, emitForOrtTraining, type OrtTrainingFlags } from './emit-ort-training.js';
 import { writing } from './options.js';
 import { formatCount, print, printJson, warn } from './output.js';
 import { addStepOptions, type StepFlags, stepOptions } from './step-options.js';
 
-interface EmitFlags extends StepFlags {
-  readonly target: 'step' | 'adapted';
+interface EmitFlags extends StepFlags, Omit<OrtTrainingFlags, keyof StepFlags> {
+  readonly target: 'step' | 'ort-training' | 'adapted';
   readonly adapterIo: 'weights' | 'inputs';
   readonly names: string;
   readonly scale: ScalePlace;
@@ -42,12 +43,14 @@ export function emitCommand(): Command {
         `Emit graphs from an adapted model.
   step     forward, backward, clipping and optimizer in standard ONNX ops: tensors in, tensors out, for any ONNX Runtime.
            The folder holds the graphs, ${MANIFEST_FILE} (what to feed and what comes back) and the first parameters.
+  ort-training  what ONNX Runtime's on-device training API loads: training_model.onnx, eval_model.onnx,
+           optimizer_model.onnx and checkpoint.
   adapted  the inference graph with the adapter beside the base weights: as it was inserted, or trained, for which
            the base model and --adapter are given.`,
       )
       .argument('<model>', 'model that peft-compile insert wrote; the base model with --adapter')
-      .requiredOption('-o, --out <path>', 'folder (step) or file (adapted)')
-      .addOption(choice('--target <id>', 'what to emit', ['step', 'adapted']).default('step'))
+      .requiredOption('-o, --out <path>', 'folder (step, ort-training) or file (adapted)')
+      .addOption(choice('--target <id>', 'what to emit', ['step', 'ort-training', 'adapted']).default('step'))
       .addOption(
         choice(
           '--adapter-io <mode>',
@@ -92,13 +95,14 @@ export function emitCommand(): Command {
       .option('-a, --adapter <file>', 'adapted target: the trained adapter to put into the base model')
       .option('--any-base', 'take an adapter that was trained on other weights'),
   );
-  return addStepOptions(command)
+  return addOrtTrainingOptions(addStepOptions(command))
     .addHelpText(
       'after',
       `
 Examples:
   peft-compile emit adapted.onnx --loss causal-lm --clip 1 -o step/
   peft-compile emit adapted.onnx --loss classification --accumulation 4 -o step/
+  peft-compile emit adapted.onnx --target ort-training --loss causal-lm --schedule linear --steps 500 -o on-device/
   peft-compile emit base.onnx --target adapted --adapter run/adapter.safetensors -o serving.onnx
   peft-compile emit base.onnx --target adapted --adapter run/adapter.safetensors --adapter-io inputs -o serving.onnx`,
     )
@@ -118,11 +122,13 @@ async function run(path: string, flags: EmitFlags): Promise<void> {
   const { loss } = flags;
   if (loss === undefined)
     return fail('E_USAGE', {
-      message: 'The step target needs --loss',
+      message: `The ${flags.target} target needs --loss`,
       where: path,
       remedy: `One of ${[...LOSSES.keys()].join(', ')}`,
     });
-  const emitted = emitStep(model, stepOptions({ ...flags, loss }, methods));
+  const options = stepOptions({ ...flags, loss }, methods);
+  if (flags.target === 'ort-training') return emitForOrtTraining(model, options, flags);
+  const emitted = emitStep(model, options);
   const files = await writeArtifacts(flags.out, emitted, model, { force });
   const { manifest, ...graphs } = emitted;
   if (flags.json === true) return printJson({ target: flags.target, files, manifest });

@@ -15,9 +15,10 @@ import {
   readAdapterRecord,
   trainableParams,
 } from '../../adapter-record.js';
+import { fixInputs } from '../../normalize/fixed-inputs.js';
 import { tensorOf } from '../describe.js';
 import { emitEval } from '../eval.js';
-import { finish } from '../finish.js';
+import { finish, lossOutputs } from '../finish.js';
 import { claimFixedNames } from '../layout.js';
 import type { BatchInput, StepManifest } from '../manifest.js';
 import { PublicNames } from '../names.js';
@@ -46,6 +47,8 @@ export interface CheckpointPlan {
   readonly frozen: readonly FrozenWeight[];
   /** Where adapters have dropout: the seed of the first pass. */
   readonly dropoutSeed?: number;
+  /** Forward passes per optimizer step. */
+  readonly accumulation: number;
   /** Slots of the step target's optimizer, in the order in which the runtime keeps them; empty for none. */
   readonly moments: readonly { readonly slot: string | undefined }[];
 }
@@ -67,8 +70,9 @@ export interface OrtTrainingModels {
  * Throws E_NO_MATCH (no adapter, no such output, nothing to train), E_NO_GRADIENT, E_USAGE (options), and E_UNSUPPORTED
  * for what the runtime cannot carry: work of the host between steps, several rates or decays, other optimizers.
  */
-export function emitOrtTraining(adapted: Model, options: OrtTrainingOptions): OrtTrainingModels {
-  const record = readAdapterRecord(adapted);
+export function emitOrtTraining(model: Model, options: OrtTrainingOptions): OrtTrainingModels {
+  const record = readAdapterRecord(model);
+  const adapted = fixInputs(model, options.inputs);
   const { methods = [], frozen: placement = 'graph' } = options;
   checkProcedures(record, methods);
   const settings = settle(options);
@@ -88,6 +92,7 @@ export function emitOrtTraining(adapted: Model, options: OrtTrainingOptions): Or
     seedName: fixed.seed,
     dropout: settings.dropout,
     lossScale: options.lossScale,
+    recompute: options.recompute ?? false,
     gradientRules: options.gradientRules ?? [],
     lowerings: options.lowerings ?? [],
   });
@@ -97,12 +102,13 @@ export function emitOrtTraining(adapted: Model, options: OrtTrainingOptions): Or
     settings.optimizer.config,
     maxNorm !== null,
   );
+  const metrics = (train.objective.built.metrics ?? []).map(({ name }) => names.claim(name));
   const { model: evaluation } = emitEval(adapted, trained, {
     loss,
     names,
     labelNames,
     fixed,
-    metrics: (train.objective.built.metrics ?? []).map(({ name }) => names.claim(name)),
+    metrics,
     outputs: options.evalOutputs ?? 'loss',
   });
   const training = train.model;
@@ -110,7 +116,11 @@ export function emitOrtTraining(adapted: Model, options: OrtTrainingOptions): Or
   if (seed !== undefined) countSeed(training, seed);
   const accumulators = accumulate(train, divided, settings.accumulation);
   const users = userInputs(adapted, [training, evaluation], train.objective.labels);
-  finish(training, new Builder(training), [], [[fixed.loss, train.objective.loss], ...accumulators.outputs]);
+  const outputs = lossOutputs(train.objective, fixed, metrics).slice(
+    0,
+    options.trainOutputs === 'metrics' ? undefined : 1,
+  );
+  finish(training, new Builder(training), [], [...outputs, ...accumulators.outputs]);
   training.opsets.set('com.microsoft', 1);
   const frozen = placement === 'checkpoint' ? liftFrozen(training, evaluation) : [];
   const parameters = { trained, frozen: frozen.map(({ name }) => name), dropoutSeed: seed !== undefined };
@@ -143,10 +153,11 @@ export function emitOrtTraining(adapted: Model, options: OrtTrainingOptions): Or
       untrained: allParams(record).filter(({ key }) => !keys.has(key)),
       frozen,
       ...(seed === undefined ? {} : { dropoutSeed: settings.seed }),
+      accumulation: settings.accumulation,
       moments: native.moments.map((_, i) => ({ slot: native.slots[i] })),
     },
     inputs: describeUsers(users),
-    outputs: [fixed.loss],
+    outputs: outputs.map(([name]) => name),
     evalOutputs: evaluation.graph.outputs.map(({ name, value }) => ({
       name: name ?? value.label,
       ...tensorOf(value.type),

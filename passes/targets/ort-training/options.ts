@@ -18,6 +18,8 @@ export interface OrtTrainingOptions
     | 'groups'
     | 'dropout'
     | 'lossScale'
+    | 'recompute'
+    | 'inputs'
     | 'gradientRules'
     | 'lowerings'
     | 'evalOutputs'
@@ -39,6 +41,11 @@ export interface OrtTrainingOptions
    * checkpoint, which then holds the only copy of them.
    */
   readonly frozen?: 'graph' | 'checkpoint';
+  /**
+   * What a training step gives back: the mean loss (default), or with it the weight it was divided by and the metrics
+   * of the loss.
+   */
+  readonly trainOutputs?: 'loss' | 'metrics';
   /** Seed of the dropout masks of the first forward pass; the next pass has the next number. Default 0. */
   readonly seed?: number;
 }
