@@ -6,6 +6,7 @@ import { fail } from '../../src/errors.js';
 import { type Node, type Value, walkNodes } from '../../src/graph.js';
 import type { Model } from '../../src/model.js';
 import { type DType, formatType, isFloat } from '../../src/types.js';
+import { whyNotExpanded } from '../normalize/expand.js';
 import { type GradientLookup, gradientLookup } from './registry.js';
 import type { Gradient } from './rule.js';
 import { stopsGradient } from './stop-gradient.js';
@@ -45,7 +46,7 @@ export function activeRegion(
   }
   const nodes = candidates.reverse().map((node) => ({
     node,
-    gradient: rule(node) ?? missing(node, trace, needed, loss),
+    gradient: rule(node) ?? missing(model, node, trace, needed, loss),
   }));
   return { nodes, isActive: (value) => trace.has(value) && needed.has(value) };
 }
@@ -131,7 +132,13 @@ function ruleFor(node: Node, model: Model, lookup: GradientLookup): Gradient | u
 
 const SHOWN = 24;
 
-function missing(node: Node, trace: Trace, needed: ReadonlyMap<Value, Node | undefined>, loss: Value): never {
+function missing(
+  model: Model,
+  node: Node,
+  trace: Trace,
+  needed: ReadonlyMap<Value, Node | undefined>,
+  loss: Value,
+): never {
   const source = trace.source(node);
   const before = source === undefined ? [] : trace.path(source);
   const after: Node[] = [];
@@ -152,10 +159,12 @@ function missing(node: Node, trace: Trace, needed: ReadonlyMap<Value, Node | und
   const at = before.length;
   const shown = steps.length <= SHOWN ? steps : elide(steps, at);
   const control = node.subgraphs.length > 0;
+  const reason = whyNotExpanded(model, node);
+  const uncovered = reason === undefined ? ', which' : ` and no expansion, because ${reason}. It`;
   fail('E_NO_GRADIENT', {
     message: control
       ? `Control flow (${node.qualifiedOp}) lies between a trainable and the loss, and gradients do not enter its subgraphs`
-      : `There is no gradient rule for ${node.qualifiedOp} (input ${formatType(source?.type)}), which lies between a trainable and the loss: ${shown.join(' → ')}`,
+      : `There is no gradient rule for ${node.qualifiedOp} (input ${formatType(source?.type)})${uncovered} lies between a trainable and the loss: ${shown.join(' → ')}`,
     where: control ? `${node.label}; path ${shown.join(' → ')}` : node.label,
     remedy: control
       ? 'Fix the branch where an input chooses it (--set <input>=false), export the model with the loop unrolled, or choose targets behind this node.'

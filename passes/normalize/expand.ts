@@ -1,15 +1,17 @@
 /** Replaces fused and composite operators by standard ops that have gradient rules. */
 import type { Node } from '../../src/graph.js';
 import type { Model } from '../../src/model.js';
+import { Builder } from '../../src/ops/builder.js';
 import { definePass } from '../pass.js';
-import type { Expansion } from './expansion.js';
-import { attentions } from './expansions/attention.js';
+import { type Expanded, type Expansion, tryExpand } from './expansion.js';
+import { attentions, inferenceOnly } from './expansions/attention/index.js';
 import { crossEntropies } from './expansions/cross-entropy.js';
 import { fusedNorms } from './expansions/norm.js';
+import { fusedProducts } from './expansions/product.js';
 import { replaceNode } from './rewrite.js';
 
 const EXPANSIONS: ReadonlyMap<string, Expansion> = new Map(
-  [...fusedNorms, ...attentions, ...crossEntropies].map((expansion) => [
+  [...fusedNorms, ...attentions, ...fusedProducts, ...crossEntropies].map((expansion) => [
     key(expansion.op, expansion.domain ?? ''),
     expansion,
   ]),
@@ -33,21 +35,37 @@ function expansionOf(node: Node): Expansion | undefined {
   return EXPANSIONS.get(key(node.op, node.domain));
 }
 
-export const expandPass = definePass({
-  name: 'expand-fused',
-  summary: 'replaces fused and composite operators by standard ones',
-  *run(model: Model) {
-    for (const node of model.graph.nodes()) {
-      const expansion = expansionOf(node);
-      if (expansion === undefined) continue;
-      let covered = true;
-      const edit = replaceNode(model, node, 'expand-fused', (b) => {
-        const outputs = expansion.expand(b, node);
-        covered = outputs !== undefined;
-        return outputs ?? [];
-      });
-      // An uncovered form stays and is reported by the backward pass if it lies on a path.
-      if (covered) yield edit;
-    }
-  },
-});
+/** Why a fused node that is still there was not expanded; undefined for other nodes. */
+export function whyNotExpanded(model: Model, node: Node): string | undefined {
+  const expansion = expansionOf(node);
+  if (expansion === undefined) return node.domain === 'com.microsoft' ? inferenceOnly[node.op] : undefined;
+  const result = tryExpand(expansion, new Builder(model), node);
+  return 'refused' in result ? result.refused : undefined;
+}
+
+export const expandPass = expandWhere(
+  () => true,
+  'expand-fused',
+  'replaces fused and composite operators by standard ones',
+);
+
+/** Expands the nodes that `select` picks. A form that is not covered stays; the backward pass reports it on a path. */
+export function expandWhere(select: (node: Node) => boolean, name: string, summary: string) {
+  return definePass({
+    name,
+    summary,
+    *run(model: Model) {
+      for (const node of model.graph.nodes()) {
+        const expansion = expansionOf(node);
+        if (expansion === undefined || !select(node)) continue;
+        let covered = true;
+        const edit = replaceNode(model, node, name, (b): Expanded => {
+          const result = tryExpand(expansion, b, node);
+          covered = !('refused' in result);
+          return 'refused' in result ? [] : result;
+        });
+        if (covered) yield edit;
+      }
+    },
+  });
+}

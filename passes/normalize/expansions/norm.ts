@@ -1,19 +1,11 @@
 /** Skip connections and embeddings that ONNX Runtime fuses with the normalisation behind them. */
 import type { Node, Value } from '../../../src/graph.js';
 import type { Builder } from '../../../src/ops/builder.js';
-import { defineExpansion, type Expansion } from '../expansion.js';
-
-function optional(node: Node, index: number): Value | undefined {
-  return node.inputs[index] ?? undefined;
-}
+import { defineExpansion, type Expansion, isRead, optional, refuse } from '../expansion.js';
 
 function epsilon(node: Node, fallback: number): number {
   const attribute = node.attributes.get('epsilon');
   return attribute?.type === 'float' ? attribute.value : fallback;
-}
-
-function isRead(node: Node, index: number): boolean {
-  return (node.outputs[index]?.uses.size ?? 0) > 0;
 }
 
 /** x + skip (+ bias) */
@@ -28,12 +20,17 @@ function shift(b: Builder, scale: Value, given: Value | undefined): Value {
   return given ?? b.op.Sub(scale, scale);
 }
 
+/** Mean and inverse deviation are outputs 1 and 2 of the fused ops, which no exporter reads. */
+function refuseStatistics(node: Node): void {
+  if (isRead(node, 1, 2)) refuse('its statistics are read');
+}
+
 export const fusedNorms: readonly Expansion[] = [
   defineExpansion({
     op: 'SkipLayerNormalization',
     domain: 'com.microsoft',
     expand(b, node) {
-      if (isRead(node, 1) || isRead(node, 2) || b.opset('') < 17) return undefined;
+      refuseStatistics(node);
       const sum = skipped(b, node, 4);
       const scale = node.input(2);
       const bias = shift(b, scale, optional(node, 3));
@@ -45,7 +42,7 @@ export const fusedNorms: readonly Expansion[] = [
     op: 'SkipSimplifiedLayerNormalization',
     domain: 'com.microsoft',
     expand(b, node) {
-      if (isRead(node, 1) || isRead(node, 2)) return undefined;
+      refuseStatistics(node);
       const sum = skipped(b, node, 3);
       const options = { axis: -1, epsilon: epsilon(node, 1e-12) };
       return [b.op.SimplifiedLayerNormalization(sum, node.input(2), options), null, null, sum];
@@ -55,24 +52,30 @@ export const fusedNorms: readonly Expansion[] = [
     op: 'EmbedLayerNormalization',
     domain: 'com.microsoft',
     expand(b, node) {
-      // The count of valid tokens (output 1) has no use in a training graph.
-      if (isRead(node, 1) || b.opset('') < 17) return undefined;
+      const { op } = b;
       const ids = node.input(0);
       const segments = optional(node, 1);
       const table = optional(node, 4);
-      let sum = b.op.Gather(node.input(2), ids);
+      let sum = op.Gather(node.input(2), ids);
       const places = optional(node, 8);
       const positions =
         places === undefined
-          ? b.op.Slice(node.input(3), [0], b.op.Gather(b.op.Shape(ids), [1]), [0])
-          : b.op.Gather(node.input(3), places);
-      sum = b.op.Add(sum, positions);
-      if (segments !== undefined && table !== undefined) sum = b.op.Add(sum, b.op.Gather(table, segments));
-      const y = b.op.LayerNormalization(sum, node.input(5), node.input(6), {
+          ? op.Slice(node.input(3), [0], op.Gather(op.Shape(ids), [1]), [0])
+          : op.Gather(node.input(3), places);
+      sum = op.Add(sum, positions);
+      if (segments !== undefined && table !== undefined) sum = op.Add(sum, op.Gather(table, segments));
+      const y = op.LayerNormalization(sum, node.input(5), node.input(6), {
         axis: -1,
         epsilon: epsilon(node, 1e-12),
       });
-      return [y, null, sum];
+      return [y, isRead(node, 1) ? counted(b, ids, optional(node, 7)) : null, sum];
     },
   }),
 ];
+
+/** How many tokens of each row the mask marks with 1, int32[batch]; 0 without a mask. */
+function counted(b: Builder, ids: Value, mask: Value | undefined): Value {
+  const { op } = b;
+  const marked = op.Equal(mask ?? op.Mul(ids, 0), 1);
+  return op.ReduceSum(op.Cast(marked, { to: 'int32' }), [1], { keepdims: 0 });
+}
