@@ -118,6 +118,11 @@ export interface LinearSite extends SiteBase {
   readonly bias?: SiteBias;
   readonly inDim: number;
   readonly outDim: number;
+  /**
+   * True for a convolution whose matrix multiplies patches, `in` being channels × window. They are no values of the
+   * graph, so `x` is what they are cut from and there is no `y`. `all-linear` leaves these out, as PEFT does.
+   */
+  readonly patches?: boolean;
   /** Path of the packed linear this one is a column range of; absent for whole weights. Targeted only by its own name. */
   readonly packedIn?: string;
   readonly role?: LinearRole;

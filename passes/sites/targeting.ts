@@ -95,7 +95,8 @@ const not =
 function targetTest(sites: readonly Site[], targets: string | readonly string[]): Test {
   if (typeof targets === 'string' && targets.toLowerCase() === 'all-linear') {
     const heads = outputHeads(sites);
-    return (site) => site.kind === 'linear' && site.packedIn === undefined && !heads.has(site.path);
+    return (site) =>
+      site.kind === 'linear' && site.packedIn === undefined && site.patches !== true && !heads.has(site.path);
   }
   if (targets === 'all') return (site) => site.kind !== 'linear' || site.packedIn === undefined;
   const list = typeof targets === 'string' && roleOf(targets) === undefined ? targets : [targets].flat();

@@ -2,7 +2,7 @@
 import type { Node } from '../../../src/graph.js';
 import type { Detector } from '../draft.js';
 import { packedAttention } from './attention.js';
-import { pointwiseConv } from './conv.js';
+import { conv } from './conv.js';
 import { einsum } from './einsum.js';
 import { embedLayerNorm } from './embed-layer-norm.js';
 import { gather } from './gather.js';
@@ -15,7 +15,7 @@ const DETECTORS: ReadonlyMap<string, Detector> = new Map(
   [
     matMul,
     gemm,
-    pointwiseConv,
+    conv,
     packedAttention,
     quantizedLinear,
     quantizedGather,
