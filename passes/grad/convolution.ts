@@ -56,6 +56,46 @@ export function leftover(c: GradientContext, window: Window, input: Value): numb
   });
 }
 
+/**
+ * What flows back through a sliding window: dy [N, M, …] times the weights [M, C, kernel…], of the size of `input`. Where
+ * that is known at run time only, the result is made long enough for all elements, with zeros that no window reached,
+ * and cut.
+ */
+export function spread(
+  c: GradientContext,
+  dy: Value,
+  weights: Value,
+  window: Window,
+  input: Value,
+  group = 1,
+): Value {
+  const { kernel, strides, dilations } = window;
+  const spatial = kernel.length;
+  const cut = kernel.flatMap((_, i) =>
+    (strides[i] ?? 1) > 1 && typeof c.shapes.size(input, i + 2) !== 'number' ? [i] : [],
+  );
+  const known = { ...window, strides: strides.map((stride, i) => (cut.includes(i) ? 1 : stride)) };
+  const y = c.op.ConvTranspose(dy, weights, null, {
+    strides,
+    dilations,
+    pads: window.pads.map((pad, i) => (cut.includes(i - spatial) ? 0 : pad)),
+    group,
+    kernel_shape: kernel,
+    output_padding: leftover(c, known, input).map((rest, i) =>
+      cut.includes(i) ? (strides[i] ?? 1) - 1 : rest,
+    ),
+  });
+  if (cut.length === 0) return y;
+  const axes = cut.map((i) => i + 2);
+  const ends = c.shapes.vector(axes.map((axis) => c.shapes.size(input, axis)));
+  return c.op.Slice(
+    y,
+    axes.map(() => 0),
+    ends,
+    axes,
+  );
+}
+
 function kernelOf(c: GradientContext): number[] {
   const weight = c.input(1);
   return Array.from({ length: c.rank(weight) - 2 }, (_, i) => staticSize(c, weight, i + 2));
@@ -104,18 +144,9 @@ function bias(c: GradientContext): Contribution {
 
 const conv: GradientRule = (c) => {
   const window = windowOf(c, kernelOf(c));
-  const { strides, dilations, pads, kernel } = window;
   const group = c.int('group', 1);
   return [
-    () =>
-      c.op.ConvTranspose(c.dy, c.input(1), null, {
-        strides,
-        dilations,
-        pads,
-        group,
-        kernel_shape: kernel,
-        output_padding: leftover(c, window, c.x),
-      }),
+    () => spread(c, c.dy, c.input(1), window, c.x, group),
     () => kernelGradient(c, c.x, c.dy, window, group),
     bias(c),
   ];

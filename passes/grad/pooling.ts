@@ -1,7 +1,7 @@
 /** Gradients of pooling. */
 import type { Value } from '../../src/graph.js';
 import type { GradientContext } from './context.js';
-import { leftover, type Window, windowOf } from './convolution.js';
+import { spread, type Window, windowOf } from './convolution.js';
 import { defineGradient, type Gradient } from './rule.js';
 
 /** Every channel of every batch element as its own image with one channel. */
@@ -14,18 +14,12 @@ function averagePool(c: GradientContext): Value {
   const { op, shapes } = c;
   if (c.int('ceil_mode', 0) !== 0) return c.unsupported('ceil_mode is on');
   const window = windowOf(c, c.ints('kernel_shape') ?? []);
-  const { kernel, strides, dilations, pads } = window;
+  const { kernel, pads } = window;
   const weights = op.Expand(c.number(1), c.b.ints([1, 1, ...kernel]));
   const area = kernel.reduce((product, extent) => product * extent, 1);
   const uniform = c.int('count_include_pad', 0) === 1 || pads.every((pad) => pad === 0);
-  const spread = op.ConvTranspose(images(c, uniform ? c.dy : perCount(c, window, weights)), weights, null, {
-    strides,
-    dilations,
-    pads,
-    kernel_shape: kernel,
-    output_padding: leftover(c, window, c.x),
-  });
-  const result = shapes.reshapeLike(spread, c.x);
+  const dy = images(c, uniform ? c.dy : perCount(c, window, weights));
+  const result = shapes.reshapeLike(spread(c, dy, weights, window, c.x), c.x);
   return uniform ? op.Mul(result, 1 / area) : result;
 }
 

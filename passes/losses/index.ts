@@ -3,6 +3,7 @@ import { fail } from '../../src/errors.js';
 import { bceWithLogits } from './bce-with-logits.js';
 import { causalLm } from './causal-lm.js';
 import { classification } from './classification.js';
+import { ctc } from './ctc.js';
 import type { Loss } from './loss.js';
 import { mse } from './mse.js';
 import { output } from './output.js';
@@ -19,7 +20,7 @@ export {
 } from './loss.js';
 
 export const LOSSES: ReadonlyMap<string, Loss> = new Map(
-  [causalLm, classification, mse, bceWithLogits, output].map((loss) => [loss.id, loss]),
+  [causalLm, classification, mse, bceWithLogits, ctc, output].map((loss) => [loss.id, loss]),
 );
 
 /** A loss by id. Throws E_USAGE with the known ids. */

@@ -8,7 +8,7 @@ import { type Node, type Value, walkNodes } from '../../src/graph.js';
 import type { Model } from '../../src/model.js';
 import type { Builder } from '../../src/ops/builder.js';
 import { type OpSchema, schemaOf } from '../../src/ops/schema.js';
-import { rankOf } from '../../src/value-type.js';
+import { dtypeOf, rankOf } from '../../src/value-type.js';
 import type { Edit } from '../edit.js';
 import { definePass } from '../pass.js';
 import { replaceNode } from './rewrite.js';
@@ -16,7 +16,7 @@ import { replaceNode } from './rewrite.js';
 /** What training graphs are raised to: Gelu is there, and every runtime since ONNX Runtime 1.17 reads it. */
 export const TRAINING_OPSET = 20;
 /** Below this, too much changed meaning. */
-const OLDEST = 11;
+const OLDEST = 9;
 
 /** Rewrites a node of an old form into the form of `TRAINING_OPSET`. */
 type Lift = (b: Builder, node: Node) => readonly (Value | null)[];
@@ -67,6 +67,26 @@ const coercedSoftmax: Lift = (b, node) => {
   return [b.op.Reshape(y, b.op.Shape(x))];
 };
 
+/** Bounds were attributes before 11; what is left out bounds nothing. */
+const clip: Lift = (b, node) => {
+  const bound = (name: string): Value | null => {
+    const attribute = node.attributes.get(name);
+    return attribute?.type === 'float'
+      ? b.scalar(attribute.value, dtypeOf(node.input(0)) ?? 'float32')
+      : null;
+  };
+  return b.call('Clip', [node.input(0), bound('min'), bound('max')]);
+};
+
+/** Starts, ends and axes were attributes before 10. */
+const slice: Lift = (b, node) => {
+  const list = (name: string): Value | null => {
+    const attribute = node.attributes.get(name);
+    return attribute?.type === 'ints' ? b.ints(attribute.value) : null;
+  };
+  return b.call('Slice', [node.input(0), list('starts'), list('ends'), list('axes')]);
+};
+
 const REDUCTIONS = [
   'ReduceMean',
   'ReduceMax',
@@ -92,12 +112,18 @@ const LIFTS: ReadonlyMap<string, Lifted> = new Map<string, Lifted>([
   ['Softmax', { since: 13, lift: coercedSoftmax }],
   ['LogSoftmax', { since: 13, lift: coercedSoftmax }],
   ['Split', { since: 18, lift: split }],
+  // In inference the same under other names of its inputs.
+  [
+    'BatchNormalization',
+    { since: 14, lift: (b, node) => rebuild(b, node, node.inputs, Object.fromEntries(node.attributes)) },
+  ],
+  ['Clip', { since: 11, lift: clip }],
+  ['Slice', { since: 10, lift: slice }],
   ...REDUCTIONS.map((op): [string, Lifted] => [op, { since: 18, lift: attributeToInput('axes', 1) }]),
 ]);
 
 /** Ops whose meaning or defaults changed in ways that their signature does not show. */
 const CHANGED: ReadonlySet<string> = new Set([
-  'BatchNormalization',
   'Dropout',
   'GridSample',
   'GroupNormalization',
@@ -107,6 +133,11 @@ const CHANGED: ReadonlySet<string> = new Set([
   'RoiAlign',
   'DFT',
 ]);
+
+/** With outputs beside the first, BatchNormalization is in training, which later versions say and do differently. */
+function givesStatistics({ op, outputs }: Node): boolean {
+  return op === 'BatchNormalization' && outputs.slice(1).some((output) => output !== null);
+}
 
 /** Every input, output and attribute of the old form means the same in the new one. */
 function readsTheSame(node: Node, from: OpSchema, to: OpSchema): boolean {
@@ -130,6 +161,7 @@ function needsLift(node: Node, opset: number): boolean | undefined {
   // Ops without a schema (ONNX Runtime's own in the standard domain) have no versions.
   if (from === undefined || to === undefined) return false;
   if (from.since === to.since) return false;
+  if (givesStatistics(node)) return undefined;
   const lifted = LIFTS.get(node.op);
   if (lifted !== undefined && opset < lifted.since) return true;
   return readsTheSame(node, from, to) ? false : undefined;

@@ -7,6 +7,8 @@ import { Builder } from '../../src/ops/builder.js';
 import type { AdapterParam } from '../adapter-record.js';
 import { stripDropout } from '../dropout.js';
 import type { ConfiguredLoss } from '../losses/loss.js';
+import { raiseOpsetPass } from '../normalize/raise-opset.js';
+import { runPasses } from '../runner.js';
 import { finish, lossOutputs } from './finish.js';
 import type { FixedNames } from './layout.js';
 import type { PublicNames } from './names.js';
@@ -28,12 +30,17 @@ export interface EvalGraph {
   readonly outputs: readonly { readonly name: string; readonly value: Value }[];
 }
 
+/** Opset of the newest operator that a loss computes with. */
+const LOSS_OPSET = 11;
+
 /** `params` become inputs; parameters that are not trained stay weights. The model keeps its ops: nothing is lowered. */
 export function emitEval(adapted: Model, params: readonly AdapterParam[], options: EvalOptions): EvalGraph {
   const { model } = cloneModel(adapted);
   inferModel(model);
   liftTrainables(model, params);
   stripDropout(model);
+  // Losses are written in operators that the oldest models lack.
+  if (model.opset() < LOSS_OPSET) runPasses(model, [raiseOpsetPass]);
   const objective = addObjective(model, options.loss, options.names, options.labelNames);
   const outputs = model.graph.outputs.flatMap(({ name, value }) =>
     name !== undefined && (options.outputs === 'all' || objective.outputs.includes(name))

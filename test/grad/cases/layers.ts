@@ -95,10 +95,10 @@ export const layers: Record<string, GradientCase[]> = {
   Conv: [
     conv('1-D', [2, 3, 7], [4, 3, 3], {}),
     conv('1×1', [2, 3, 4, 4], [5, 3, 1, 1], {}),
-    conv('2-D strided, padded', [2, 4, 7, 6], [6, 4, 3, 2], { strides: [2, 3], pads: [1, 0, 2, 1] }, stat),
+    conv('2-D strided, padded', [2, 4, 7, 6], [6, 4, 3, 2], { strides: [2, 3], pads: [1, 0, 2, 1] }),
     conv('2-D dilated', [1, 2, 9, 8], [3, 2, 3, 2], { dilations: [2, 3] }),
     conv('grouped', [2, 4, 5, 5], [6, 2, 3, 3], { group: 2, pads: [1, 1, 1, 1] }, stat),
-    conv('depthwise, strided', [2, 3, 8], [3, 1, 3], { group: 3, strides: [2] }, stat),
+    conv('depthwise, strided', [2, 3, 8], [3, 1, 3], { group: 3, strides: [2] }),
     conv('same', [1, 2, 7, 8], [3, 2, 3, 4], { auto_pad: 'SAME_UPPER', strides: [2, 1] }, stat),
   ],
   ConvTranspose: [
@@ -119,7 +119,7 @@ export const layers: Record<string, GradientCase[]> = {
   ],
   AveragePool: [
     pool('AveragePool', { kernel_shape: [2, 3] }),
-    pool('AveragePool', { kernel_shape: [3, 2], strides: [2, 2], pads: [1, 0, 1, 1] }, stat),
+    pool('AveragePool', { kernel_shape: [3, 2], strides: [2, 2], pads: [1, 0, 1, 1] }),
     pool('AveragePool', { kernel_shape: [3, 2], pads: [1, 0, 1, 1], count_include_pad: 1 }, stat),
   ],
   MaxPool: [
