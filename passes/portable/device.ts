@@ -13,7 +13,7 @@ import { definePass } from '../pass.js';
 import { runPasses } from '../runner.js';
 import { bindSizes, type InputSizes } from './bind-sizes.js';
 import { foldConstants } from './fold-constants.js';
-import { missingOperators } from './missing.js';
+import { FORMULAS } from './missing.js';
 import { moveAsFloats } from './move-as-floats.js';
 import { narrowIntegers } from './narrow-integers.js';
 import { wideSplits } from './wide-splits.js';
@@ -51,21 +51,18 @@ export function lowerForDevice(model: Model, needs: DeviceNeeds, sizes: InputSiz
 }
 
 function expandMissing(missing: ReadonlySet<string>) {
-  const expansions = new Map(
-    missingOperators.filter(({ op }) => missing.has(op)).map((expansion) => [expansion.op, expansion]),
-  );
   return definePass({
     name: 'expand-missing',
     summary: 'writes operators that a device lacks as formulas',
     *run(model: Model) {
-      for (const node of model.graph.nodes()) {
-        const expansion = node.domain === '' ? expansions.get(node.op) : undefined;
-        if (expansion === undefined) continue;
+      for (const node of [...model.graph.nodes()]) {
+        const formula = node.domain === '' && missing.has(node.op) ? FORMULAS[node.op] : undefined;
+        if (formula === undefined) continue;
         let covered = true;
         const edit = replaceNode(model, node, 'expand-missing', (b) => {
-          const outputs = expansion.expand(b, node);
-          covered = outputs !== undefined;
-          return outputs ?? [];
+          const output = formula(b, node);
+          covered = output !== undefined;
+          return output === undefined ? [] : [output];
         });
         if (covered) yield edit;
       }

@@ -3,7 +3,6 @@ import type { Node, Value } from '../../src/graph.js';
 import type { Builder } from '../../src/ops/builder.js';
 import { isFloat } from '../../src/types.js';
 import { dtypeOf } from '../../src/value-type.js';
-import { defineExpansion, type Expansion } from '../normalize/expansion.js';
 
 function inputs(node: Node): Value[] {
   return node.inputs.filter((input) => input !== null);
@@ -22,78 +21,53 @@ function sum(b: Builder, values: readonly Value[]): Value | undefined {
 
 const either = (b: Builder, x: Value, y: Value): Value => b.op.Not(b.op.And(b.op.Not(x), b.op.Not(y)));
 
-/** Each is used where the device says that it lacks the operator. */
-export const missingOperators: readonly Expansion[] = [
-  defineExpansion({
-    op: 'Sum',
-    expand: (b, node) => {
-      const total = sum(b, inputs(node));
-      return total === undefined ? undefined : [total];
-    },
-  }),
-  defineExpansion({
-    op: 'Mean',
-    expand: (b, node) => {
-      const total = sum(b, inputs(node));
-      return total === undefined ? undefined : [b.op.Div(total, inputs(node).length)];
-    },
-  }),
-  defineExpansion({
-    op: 'LogSoftmax',
-    // Since opset 13 over one axis; before, over all from an axis on.
-    expand: (b, node) => {
-      if (b.opset('') < 13) return undefined;
-      const x = node.input(0);
-      const axis = number(node, 'axis', -1);
-      const z = b.op.Sub(x, b.op.ReduceMax(x, [axis], { keepdims: 1 }));
-      return [b.op.Sub(z, b.op.Log(b.op.ReduceSum(b.op.Exp(z), [axis], { keepdims: 1 })))];
-    },
-  }),
-  defineExpansion({ op: 'Or', expand: (b, node) => [either(b, node.input(0), node.input(1))] }),
-  defineExpansion({
-    op: 'Xor',
-    expand: (b, node) => {
-      const [x, y] = [node.input(0), node.input(1)];
-      return [b.op.And(either(b, x, y), b.op.Not(b.op.And(x, y)))];
-    },
-  }),
-  defineExpansion({
-    op: 'Sign',
-    expand: (b, node) => {
-      const x = node.input(0);
-      const dtype = dtypeOf(x);
-      if (dtype === undefined) return undefined;
-      const [one, zero, minus] = [1, 0, -1].map((n) => b.scalar(n, dtype)) as [Value, Value, Value];
-      return [b.op.Where(b.op.Greater(x, zero), one, b.op.Where(b.op.Less(x, zero), minus, zero))];
-    },
-  }),
-  defineExpansion({
-    op: 'IsNaN',
-    // The one number that is not equal to itself.
-    expand: (b, node) => [b.op.Not(b.op.Equal(node.input(0), node.input(0)))],
-  }),
-  defineExpansion({
-    op: 'Mod',
-    // x − y·⌊x/y⌋ (sign of y), or with fmod x − y·trunc(x/y); integers that are not negative, and floats.
-    expand: (b, node) => {
-      const [x, y] = [node.input(0), node.input(1)];
-      const dtype = dtypeOf(x);
-      if (dtype === undefined || !isFloat(dtype) || number(node, 'fmod', 0) === 1) return undefined;
-      return [b.op.Sub(x, b.op.Mul(y, b.op.Floor(b.op.Div(x, y))))];
-    },
-  }),
-  defineExpansion({
-    op: 'Softsign',
-    expand: (b, node) => [b.op.Div(node.input(0), b.op.Add(b.op.Abs(node.input(0)), 1))],
-  }),
-  defineExpansion({
-    op: 'Selu',
-    expand: (b, node) => {
-      const x = node.input(0);
-      const alpha = number(node, 'alpha', 1.6732632423543772);
-      const gamma = number(node, 'gamma', 1.0507009873554805);
-      const negative = b.op.Mul(b.op.Sub(b.op.Exp(b.op.Neg(b.op.Relu(b.op.Neg(x)))), 1), alpha);
-      return [b.op.Mul(b.op.Add(b.op.Relu(x), negative), gamma)];
-    },
-  }),
-];
+/** The one output of an operator by others; undefined for forms that are not covered. */
+export type Formula = (b: Builder, node: Node) => Value | undefined;
+
+/** By operator of ai.onnx; each is used where the device says that it lacks the operator. */
+export const FORMULAS: Readonly<Record<string, Formula>> = {
+  Sum: (b, node) => {
+    return sum(b, inputs(node));
+  },
+  Mean: (b, node) => {
+    const total = sum(b, inputs(node));
+    return total === undefined ? undefined : b.op.Div(total, inputs(node).length);
+  },
+  // Since opset 13 over one axis; before, over all from an axis on.
+  LogSoftmax: (b, node) => {
+    if (b.opset('') < 13) return undefined;
+    const x = node.input(0);
+    const axis = number(node, 'axis', -1);
+    const z = b.op.Sub(x, b.op.ReduceMax(x, [axis], { keepdims: 1 }));
+    return b.op.Sub(z, b.op.Log(b.op.ReduceSum(b.op.Exp(z), [axis], { keepdims: 1 })));
+  },
+  Or: (b, node) => either(b, node.input(0), node.input(1)),
+  Xor: (b, node) => {
+    const [x, y] = [node.input(0), node.input(1)];
+    return b.op.And(either(b, x, y), b.op.Not(b.op.And(x, y)));
+  },
+  Sign: (b, node) => {
+    const x = node.input(0);
+    const dtype = dtypeOf(x);
+    if (dtype === undefined) return undefined;
+    const [one, zero, minus] = [1, 0, -1].map((n) => b.scalar(n, dtype)) as [Value, Value, Value];
+    return b.op.Where(b.op.Greater(x, zero), one, b.op.Where(b.op.Less(x, zero), minus, zero));
+  },
+  // The one number that is not equal to itself.
+  IsNaN: (b, node) => b.op.Not(b.op.Equal(node.input(0), node.input(0))),
+  // x − y·⌊x/y⌋, of floats; with fmod the rounding is another.
+  Mod: (b, node) => {
+    const [x, y] = [node.input(0), node.input(1)];
+    const dtype = dtypeOf(x);
+    if (dtype === undefined || !isFloat(dtype) || number(node, 'fmod', 0) === 1) return undefined;
+    return b.op.Sub(x, b.op.Mul(y, b.op.Floor(b.op.Div(x, y))));
+  },
+  Softsign: (b, node) => b.op.Div(node.input(0), b.op.Add(b.op.Abs(node.input(0)), 1)),
+  Selu: (b, node) => {
+    const x = node.input(0);
+    const alpha = number(node, 'alpha', 1.6732632423543772);
+    const gamma = number(node, 'gamma', 1.0507009873554805);
+    const negative = b.op.Mul(b.op.Sub(b.op.Exp(b.op.Neg(b.op.Relu(b.op.Neg(x)))), 1), alpha);
+    return b.op.Mul(b.op.Add(b.op.Relu(x), negative), gamma);
+  },
+};

@@ -2,18 +2,21 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { proceduresOf } from '../../passes/procedures.js';
+import type { StepManifest } from '../../passes/targets/manifest.js';
 import { fail } from '../../src/errors.js';
 import { loadArtifacts, type TrainArtifacts } from '../artifacts.js';
-import { Collator, checkDataset } from '../data/batch.js';
+import { type CollateOptions, Collator, checkDataset } from '../data/batch.js';
 import { type Dataset, splitDataset } from '../data/dataset.js';
 import { loadDataset } from '../data/load.js';
 import { loadTokenizer, type TextTokenizer } from '../data/tokenizer.js';
+import { providerOf } from '../ep/index.js';
 import { countOf, firstNonFinite } from '../host-tensor.js';
 import { type Fingerprint, latestCheckpoint } from './checkpoint.js';
 import { Checkpoints } from './checkpoints.js';
 import { evaluate } from './evaluate.js';
 import type { EvalResult, StopReason, TrainEvent } from './events.js';
 import { fingerprintOf } from './fingerprint.js';
+import { type BatchExtent, fixSizes, longestExample } from './fixed-sizes.js';
 import { RunLog } from './log.js';
 import { listed, naming } from './naming.js';
 import { checkOptions, scheduleOf, type TrainOptions, type TrainResult, totalSteps } from './options.js';
@@ -124,13 +127,19 @@ async function prepare(options: TrainOptions, artifacts: TrainArtifacts): Promis
   const all = await open(options.data);
   const { data, evalData } = await split(all, options, seed, (path) => open(path, all.classes));
   const padId = tokenizer?.padId;
-  const collator = new Collator(manifest.batch, {
-    ...(padId === undefined ? {} : { padId }),
-    ...options.collate,
-  });
+  const collate = { ...(padId === undefined ? {} : { padId }), ...options.collate };
+  const { needs } = providerOf(options.session?.ep);
+  const collator = collatorFor(manifest.batch, collate, (free) =>
+    needs?.fixedSizes === true
+      ? {
+          rows: free.canFill ? (options.batchSize ?? DEFAULT_BATCH) : undefined,
+          length: options.collate?.length ?? longestExample(free, [data, evalData]),
+        }
+      : undefined,
+  );
   checkDataset(data, collator);
   if (evalData !== undefined) checkDataset(evalData, collator);
-  const batchSize = options.batchSize ?? collator.batchSize ?? 8;
+  const batchSize = options.batchSize ?? collator.batchSize ?? DEFAULT_BATCH;
   if (collator.batchSize !== undefined && batchSize !== collator.batchSize)
     fail('E_USAGE', {
       message: `The graphs take batches of ${collator.batchSize}, a batch size of ${batchSize} was asked for`,
@@ -169,6 +178,20 @@ async function prepare(options: TrainOptions, artifacts: TrainArtifacts): Promis
         : {}),
     },
   };
+}
+
+/** Examples per batch where nothing says otherwise. */
+const DEFAULT_BATCH = 8;
+
+/** A collator of the sizes that `settle` wants; undefined leaves them free. */
+function collatorFor(
+  specs: StepManifest['batch'],
+  options: CollateOptions,
+  settle: (free: Collator) => BatchExtent | undefined,
+): Collator {
+  const free = new Collator(specs, options);
+  const extent = settle(free);
+  return extent === undefined ? free : new Collator(fixSizes(specs, extent), options);
 }
 
 async function split(

@@ -12,6 +12,7 @@ import { EXIT, fail } from '../errors.js';
 import { readModel } from '../onnx/index.js';
 import pc from './colour.js';
 import { loadUserConfig } from './config.js';
+import { addEpOptions, type EpFlags, epOptions } from './ep-option.js';
 import { interruptSignal } from './interrupt.js';
 import { lossCurve } from './loss-curve.js';
 import { count, integer, number } from './options.js';
@@ -19,7 +20,7 @@ import { formatCount, print, printJson } from './output.js';
 import { addStepOptions, SETTLED, type StepFlags, stepOptions } from './step-options.js';
 import { trainView } from './train-view.js';
 
-interface TrainFlags extends StepFlags {
+interface TrainFlags extends StepFlags, EpFlags {
   readonly data: string;
   readonly evalData?: string;
   readonly validation?: number;
@@ -87,7 +88,7 @@ export function trainCommand(): Command {
     .option('--force', 'replace the results of an earlier run')
     .option('--quiet', 'no progress')
     .option('--json', 'print a JSON report');
-  return addStepOptions(command)
+  return addStepOptions(addEpOptions(command))
     .addHelpText(
       'after',
       `
@@ -218,6 +219,7 @@ function trainOptions(flags: TrainFlags): Omit<TrainOptions, 'artifacts'> {
   const load = { tokenizer, maxLength };
   const session = {
     threads,
+    ...epOptions(flags),
     ...(lowMemory === true ? { prepack: false } : {}),
   };
   return { data, out, seed, ...defined(given), load: defined(load), session: defined(session) };

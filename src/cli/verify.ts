@@ -3,12 +3,13 @@ import type { Tensors } from '../../runtime/session.js';
 import { type VerifyReport, verify } from '../../runtime/verify.js';
 import { EXIT } from '../errors.js';
 import pc from './colour.js';
+import { addEpOptions, type EpFlags, epOptions } from './ep-option.js';
 import { readInputs } from './given-inputs.js';
 import { integer, number, sizes } from './options.js';
 import { formatPercent, print, printJson, warn } from './output.js';
 import { table } from './table.js';
 
-interface VerifyFlags {
+interface VerifyFlags extends EpFlags {
   readonly tolerance?: number;
   readonly seed: number;
   readonly shapes?: Record<string, number>[];
@@ -18,7 +19,7 @@ interface VerifyFlags {
 }
 
 export function verifyCommand(): Command {
-  return new Command('verify')
+  const command = new Command('verify')
     .summary('compare what two models compute')
     .description(
       'Run two models on the same inputs and compare every output: random inputs at several shapes, unless --shapes or --inputs say otherwise.',
@@ -34,7 +35,8 @@ export function verifyCommand(): Command {
     )
     .option('--structure', 'also require the same nodes in the same order')
     .option('--quiet', 'no report; the exit status is the answer')
-    .option('--json', 'print a JSON report')
+    .option('--json', 'print a JSON report');
+  return addEpOptions(command)
     .addHelpText(
       'after',
       `
@@ -51,6 +53,7 @@ async function run(a: string, b: string, flags: VerifyFlags): Promise<void> {
   const report = await verify(a, b, {
     seed: flags.seed,
     structure: flags.structure ?? false,
+    session: epOptions(flags),
     ...(flags.tolerance === undefined ? {} : { tolerance: flags.tolerance }),
     ...(flags.shapes === undefined ? {} : { shapes: flags.shapes }),
     ...(inputs.length === 0 ? {} : { inputs }),
