@@ -221,6 +221,14 @@ async function writeFolded(
 ): Promise<Map<string, FoldedData>> {
   const evaluator = new FormulaEvaluator();
   const payloads = new Map<string, FoldedData>();
+  // A formula may read a tensor that another one changes.
+  const before = new Map(
+    plan.tasks.flatMap(({ target, inputs }) =>
+      [target, ...[...inputs.values()].flatMap((input) => ('base' in input ? [input.base] : []))].map(
+        (value) => [value, payloadOf(value)] as const,
+      ),
+    ),
+  );
   try {
     for (const task of plan.tasks) {
       const { target } = task;
@@ -228,7 +236,9 @@ async function writeFolded(
         payloadOf(target) ??
         fail('E_INVALID_GRAPH', { message: 'A weight to fold into holds no numbers', where: target.label });
       const dtype = options.computeDtype ?? 'float32';
-      const data = new FoldedData(task, tensor, adapter.tensors, evaluator, dtype);
+      const data = new FoldedData(task, tensor, adapter.tensors, evaluator, dtype, (value) =>
+        before.get(value),
+      );
       payloads.set(target.label, data);
       setPayload(target, { ...tensor, data });
     }
