@@ -188,6 +188,8 @@ class Fixer {
     }
     const [batch] = this.#graph.inputs.filter((other) => typeof shapeOf(other)?.[0] === 'string');
     if (axis === 0 && batch !== undefined) return this.#b.op.Shape(batch, { start: 0, end: 1 });
+    const size = presentSize(input, axis);
+    if (size !== undefined) return this.#b.ints([size]);
     return fail('E_USAGE', {
       message: `The size of axis ${axis} is that of no other input`,
       where: input.label,
@@ -209,6 +211,18 @@ class Fixer {
       if (own?.length === 2 && typeof length === 'string' && alone) input.type = { ...input.type, shape };
     }
   }
+}
+
+/** A number for an axis of a past that an op grows into a present, which has it too. */
+function presentSize(past: Value, axis: number): number | undefined {
+  const rank = shapeOf(past)?.length;
+  for (const user of past.users)
+    for (const output of user.outputs) {
+      const shape = shapeOf(output);
+      const dim = shape?.length === rank ? shape?.[axis] : undefined;
+      if (typeof dim === 'number') return dim;
+    }
+  return undefined;
 }
 
 function staticDims(input: Value): number[] | undefined {

@@ -3,6 +3,8 @@
 interface Naming {
   /** The packed module's last component. */
   readonly packed: RegExp;
+  /** What the whole path must look like, where the last component says too little. */
+  readonly within?: RegExp;
   readonly names: readonly string[];
   /** `beside`: in place of the packed name, as unpacked checkpoints have them. `below`: under it. */
   readonly place: 'beside' | 'below';
@@ -13,6 +15,19 @@ const NAMINGS: readonly Naming[] = [
   { packed: /^gate_up_proj$/, names: ['gate_proj', 'up_proj'], place: 'beside' },
   { packed: /^self$/, names: ['query', 'key', 'value'], place: 'below' },
   { packed: /^(self_attn|encoder_attn|cross_attn)$/, names: ['q_proj', 'k_proj', 'v_proj'], place: 'below' },
+  // ViT and its kin; DistilBERT.
+  {
+    packed: /^attention$/,
+    within: /\.attention\.attention$/,
+    names: ['query', 'key', 'value'],
+    place: 'below',
+  },
+  {
+    packed: /^attention$/,
+    within: /(^|\.)transformer\.layer\.\d+\.attention$/,
+    names: ['q_lin', 'k_lin', 'v_lin'],
+    place: 'below',
+  },
   { packed: /qkv|c_attn|query_key_value|attn|attention/i, names: ['q', 'k', 'v'], place: 'below' },
   { packed: /c_attn|kv/i, names: ['k', 'v'], place: 'below' },
 ];
@@ -21,7 +36,10 @@ const NAMINGS: readonly Naming[] = [
 export function partPaths(path: string, count: number): string[] {
   const components = path.split('.');
   const last = components.at(-1) ?? '';
-  const naming = NAMINGS.find(({ packed, names }) => names.length === count && packed.test(last));
+  const naming = NAMINGS.find(
+    ({ packed, within, names }) =>
+      names.length === count && packed.test(last) && (within === undefined || within.test(path)),
+  );
   const base = naming?.place === 'beside' ? components.slice(0, -1) : components;
   const names = naming?.names ?? Array.from({ length: count }, (_, i) => `part${i}`);
   return names.map((name) => [...base, name].join('.'));

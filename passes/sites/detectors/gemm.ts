@@ -1,4 +1,7 @@
-/** `Gemm`: y = alpha · A' · B' + beta · C, with either operand transposed. GPT-2's Conv1D is one between Reshapes. */
+/**
+ * `Gemm`: y = alpha · A' · B' + beta · C, with either operand transposed. GPT-2's Conv1D is one between Reshapes. Of a
+ * `FusedGemm` only the activation behind the sum is seen.
+ */
 import { isBias, storedBias } from '../bias.js';
 import type { Detector } from '../draft.js';
 import { linearDraft, linearWeight } from '../linear.js';
@@ -6,7 +9,7 @@ import { floatAttribute, intAttribute } from '../payload.js';
 import { traceConstant } from '../weight.js';
 
 export const gemm: Detector = {
-  ops: ['Gemm'],
+  ops: ['Gemm', 'com.microsoft.FusedGemm'],
   detect(node) {
     const x = node.input(0);
     if (traceConstant(x) !== undefined) return [];
@@ -21,6 +24,9 @@ export const gemm: Detector = {
       c !== null && c !== undefined && isBias(c, weight.outDim)
         ? storedBias(node, 2, { scale: floatAttribute(node, 'beta', 1) })
         : {};
-    return [linearDraft({ node, x, xAxis, y: node.output(0), weight, ...bias })];
+    const draft = linearDraft({ node, x, xAxis, y: node.output(0), weight, ...bias });
+    if (!node.attributes.has('activation')) return [draft];
+    const { parts: _parts, ...hidden } = draft;
+    return [{ ...hidden, y: undefined }];
   },
 };

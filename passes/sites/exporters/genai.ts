@@ -7,5 +7,11 @@ export const genai: Exporter = {
   matches: (model) =>
     model.producerName.startsWith('onnxruntime-genai') ||
     [...model.graph.initializers].some((value) => /\.layers\.\d+\..*\.MatMul\.weight/.test(value.name ?? '')),
-  path: (spelled) => spelled.replace(/\.attn\./, '.self_attn.').replace(/\.attn$/, '.self_attn'),
+  // The norm behind the last layer counts as one of a layer more; norms of heads hold their weight in a module.
+  path: (spelled) =>
+    spelled
+      .replace(/\.attn\./, '.self_attn.')
+      .replace(/\.attn$/, '.self_attn')
+      .replace(/\.layers\.\d+\.final_norm_layernorm$/, '.norm')
+      .replace(/\.([qk]_norm)\.layernorm$/, '.$1'),
 };

@@ -25,6 +25,7 @@ const OPS: Readonly<Record<string, NormOp>> = {
   'com.microsoft.SimplifiedLayerNormalization': { gain: 1 },
   'com.microsoft.SkipLayerNormalization': { gain: 2, offset: 3 },
   'com.microsoft.SkipSimplifiedLayerNormalization': { gain: 2 },
+  'com.microsoft.EmbedLayerNormalization': { gain: 5, offset: 6 },
 };
 
 /** The normalization whose last node is `node`; its output is the last value before anything else happens to it. */

@@ -1,7 +1,7 @@
 /** Ops that add a residual before they normalize: the values that they do not show. */
 import type { Node, Value } from '../../../src/graph.js';
 import type { Ops } from '../../../src/ops/ops.generated.js';
-import { floatAttribute } from '../payload.js';
+import { floatAttribute, intAttribute } from '../payload.js';
 
 interface FusedSum {
   /** Input slots of gain, offset and the bias that joins the sum. */
@@ -39,7 +39,7 @@ export function sumBias(node: Node): number | undefined {
 /** What `node` normalizes, where it adds first: its own output of the sum, or the sum built again. */
 export function sumOf(op: Ops, node: Node): Value | undefined {
   const fused = SUMS[node.qualifiedOp];
-  if (fused === undefined) return undefined;
+  if (fused === undefined) return embeddingSum(op, node);
   const shown = node.outputs[fused.sum];
   if (shown !== null && shown !== undefined) return shown;
   const bias = node.inputs[fused.bias];
@@ -47,8 +47,30 @@ export function sumOf(op: Ops, node: Node): Value | undefined {
   return bias === null || bias === undefined ? sum : op.Add(sum, bias);
 }
 
-/** The normalization of `node` on another value; undefined for ops that do not add. */
+/** The sum of the rows that EmbedLayerNormalization looks up: its own output of it, or built again. */
+function embeddingSum(op: Ops, node: Node): Value | undefined {
+  if (node.qualifiedOp !== 'com.microsoft.EmbedLayerNormalization') return undefined;
+  const shown = node.outputs[2];
+  if (shown !== null && shown !== undefined) return shown;
+  const [ids, segments, words, places, kinds] = node.inputs;
+  if (ids == null || words == null || places == null) return undefined;
+  const positions = node.inputs[8];
+  const length = op.Gather(op.Shape(ids), [1]);
+  const placed = positions == null ? op.Slice(places, [0], length, [0]) : op.Gather(places, positions);
+  const sum = op.Add(op.Gather(words, ids), placed);
+  return segments == null || kinds == null ? sum : op.Add(sum, op.Gather(kinds, segments));
+}
+
+/**
+ * The normalization of `node` on another value; undefined for ops that are copied as they stand. ONNX Runtime's own
+ * optimisations put LayerNormalization into models of an opset that has none: there it is written out.
+ */
 export function normalizeLike(op: Ops, node: Node, x: Value): Value | undefined {
+  if (node.qualifiedOp === 'LayerNormalization')
+    return op.LayerNormalization(x, node.input(1), node.inputs[2] ?? null, {
+      axis: intAttribute(node, 'axis', -1),
+      epsilon: floatAttribute(node, 'epsilon', 1e-5),
+    });
   const fused = SUMS[node.qualifiedOp];
   if (fused === undefined) return undefined;
   const offset = fused.offset === undefined ? undefined : (node.inputs[fused.offset] ?? undefined);
