@@ -48,16 +48,17 @@ export class FoldFormula {
     const { op } = this.builder;
     return Object.fromEntries(
       Object.entries(storedOf(site)).map(([slot, stored]) => {
+        if (stored.packed !== undefined) return [slot, this.#base(stored.value, stored.packed)];
         const tensor = given.get(stored.value) ?? this.#base(stored.value);
         return [slot, stored.read(op, tensor)];
       }),
     );
   }
 
-  #base(value: Value): Value {
+  #base(value: Value, dims = payloadOf(value)?.dims ?? []): Value {
     const name = this.#free('base');
     this.inputs.set(name, { base: value });
-    return this.input(name, payloadOf(value)?.dims ?? []);
+    return this.input(name, dims);
   }
 
   layers(stored: StoredValuesOf, layers: readonly FoldLayer[], site: Site = this.site): StoredValuesOf {

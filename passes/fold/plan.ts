@@ -60,6 +60,8 @@ export interface FoldPlan {
   readonly copies: readonly SharedWeight[];
   /** What keeps its nodes in a merged model, with the method's reason. */
   readonly impossible: readonly Unfolded[];
+  /** Modules whose quantised weights a fold would change: what `impossible` marks. */
+  readonly quantised: readonly Site[];
 }
 
 /** A method at a site that does not fold. */
@@ -68,6 +70,8 @@ export interface Unfolded {
   readonly method: string;
   readonly reason: string;
   readonly site: AdapterSite;
+  /** It would fold if the weight of the module were floats. */
+  readonly quantised?: true;
 }
 
 export interface PlanFoldOptions {
@@ -89,6 +93,7 @@ export function planFold(base: Model, record: AdapterRecord, options: PlanFoldOp
   const impossible: Unfolded[] = [];
   const stacks = new Map<Site, FoldLayer[]>();
   const blocked = new Map<Site, string>();
+  const quantised = new Set<Site>();
   for (const recorded of record.sites) {
     const site = sites.get(siteKey(recorded)) ?? missing(recorded.path, sites);
     const method =
@@ -102,7 +107,9 @@ export function planFold(base: Model, record: AdapterRecord, options: PlanFoldOp
         : `it stands behind ${behind}, which stays in the graph`;
     if (reason === undefined) push(stacks, site, { recorded, fold: fold as AnyFold });
     else {
-      impossible.push({ path: site.path, method: method.id, reason, site: recorded });
+      if (reason === QUANTIZED) quantised.add(site);
+      const unfolded = { path: site.path, method: method.id, reason, site: recorded };
+      impossible.push(quantised.has(site) ? { ...unfolded, quantised: true } : unfolded);
       blocked.set(site, method.id);
     }
   }
@@ -112,7 +119,7 @@ export function planFold(base: Model, record: AdapterRecord, options: PlanFoldOp
       push(byTensor, stored.value, { site, slot, stored, layers });
   const planner = new Planner(valueNames(base), [...sites.values()], options);
   for (const [weight, folded] of byTensor) planner.add(weight, folded);
-  return { tasks: planner.tasks, copies: planner.copies, impossible };
+  return { tasks: planner.tasks, copies: planner.copies, impossible, quantised: [...quantised] };
 }
 
 /** One stored tensor of a site, and the stack that changes it. */
@@ -128,6 +135,9 @@ function siteKey({ kind, path }: { readonly kind: string; readonly path: string 
   return `${kind} ${path}`;
 }
 
+/** Why nothing folds into integers as they are; `--quantised` says what to do about it. */
+const QUANTIZED = 'the weight is quantised';
+
 function reasonAgainst(
   site: Site,
   recorded: AdapterSite,
@@ -135,11 +145,11 @@ function reasonAgainst(
 ): string | undefined {
   if (typeof fold !== 'function') return fold.impossible;
   const formula = new FoldFormula(site, 'float32');
-  const folded = formula.layer(formula.stored(), { recorded, fold });
+  const stored = formula.stored();
+  const folded = formula.layer(stored, { recorded, fold });
   if (typeof folded === 'string') return folded;
   for (const [slot, { storage }] of Object.entries(storedOf(site)))
-    if (storage !== 'dense' && folded[slot] !== undefined)
-      return `the weight is stored ${storage}; keep the adapter as a float branch or dequantise the model first`;
+    if (storage !== 'dense' && folded[slot] !== undefined && folded[slot] !== stored[slot]) return QUANTIZED;
   return undefined;
 }
 

@@ -8,8 +8,10 @@ import type { Model } from '../../src/model.js';
 import { Builder } from '../../src/ops/builder.js';
 import type { Tensor } from '../../src/tensor.js';
 import { tensorType } from '../../src/types.js';
-import { applyEdit, type Edit } from '../edit.js';
+import type { Edit } from '../edit.js';
 import { unusedWith } from '../normalize/rewrite.js';
+import { definePass } from '../pass.js';
+import { runPasses } from '../runner.js';
 import { payloadOf } from '../sites/payload.js';
 import type { Site, WeightSite } from '../sites/site.js';
 import { claimName, valueNames } from '../value-names.js';
@@ -38,7 +40,7 @@ export function quantizedMatrixOf(site: Site): QuantizedMatrix | Refusal {
     remedy: 'Keep the adapter as a branch (--quantised keep)',
   };
   if (site.kind !== 'linear' && site.kind !== 'embedding') return none;
-  const behind = site.weight.chain.find((node) => dequantizedMatrix(node) !== undefined);
+  const behind = constantBehind(site);
   return (
     (behind === undefined ? undefined : dequantizedMatrix(behind)) ??
     quantizedProduct(site.node)?.weight ??
@@ -47,7 +49,8 @@ export function quantizedMatrixOf(site: Site): QuantizedMatrix | Refusal {
 }
 
 /**
- * Dequantises the weights of `sites`, each tensor once, and changes the model in place.
+ * Dequantises the weights of `sites`, each tensor once, and changes the model in place; integers that nothing reads any
+ * more are dropped.
  * @throws E_UNSUPPORTED naming the site where a weight cannot be read.
  */
 export function dequantizeSites(
@@ -55,30 +58,43 @@ export function dequantizeSites(
   sites: readonly WeightSite[],
   dequantizer: Dequantizer,
 ): DequantizedWeight[] {
-  const taken = valueNames(model);
-  const done = new Map<Value | Node, DequantizedWeight>();
   const made: DequantizedWeight[] = [];
-  for (const site of sites) {
-    const from = quantizedMatrixOf(site);
-    if (isRefusal(from)) fail('E_UNSUPPORTED', { ...from, where: site.path });
-    const name = claimName(
-      `${(site.kind === 'linear' ? site.packedIn : undefined) ?? site.path}.weight`,
-      taken,
-    );
-    const behind = site.weight.chain.find((node) => dequantizedMatrix(node) !== undefined);
-    const known = done.get(behind ?? site.node);
-    if (known !== undefined) continue;
-    const product = behind === undefined ? quantizedProduct(site.node) : undefined;
-    const { edit, ...weight } =
-      behind !== undefined
-        ? ofConstant(model, behind, from, name, dequantizer)
-        : ofProduct(model, product as QuantizedProduct, from, name, dequantizer);
-    applyEdit(edit);
-    const entry = { site, from, ...weight };
-    done.set(behind ?? site.node, entry);
-    made.push(entry);
-  }
+  const taken = valueNames(model);
+  const done = new Set<Node>();
+  const pass = definePass({
+    name: 'dequantise',
+    summary: 'Replaces quantised weights by floats',
+    *run() {
+      for (const site of sites) {
+        const from = quantizedMatrixOf(site);
+        if (isRefusal(from)) fail('E_UNSUPPORTED', { ...from, where: site.path });
+        const behind = constantBehind(site);
+        const node = behind ?? site.node;
+        if (done.has(node)) continue;
+        done.add(node);
+        const name = claimName(`${wholePath(site)}.weight`, taken);
+        const product = behind === undefined ? quantizedProduct(site.node) : undefined;
+        const change =
+          product === undefined
+            ? ofConstant(model, node, from, name, dequantizer)
+            : ofProduct(model, product, from, name, dequantizer);
+        made.push({ site, from, to: change.to, flipped: change.flipped, change: change.change });
+        yield change.edit;
+      }
+    },
+  });
+  runPasses(model, [pass]);
   return made;
+}
+
+/** The DequantizeLinear between a site and its stored weight. */
+function constantBehind({ weight }: WeightSite): Node | undefined {
+  return weight.chain.find((node) => dequantizedMatrix(node) !== undefined);
+}
+
+/** Path of the weight's owner: that of the whole for a column range. */
+export function wholePath(site: WeightSite): string {
+  return (site.kind === 'linear' ? site.packedIn : undefined) ?? site.path;
 }
 
 type Change = Pick<DequantizedWeight, 'to' | 'flipped' | 'change'> & { readonly edit: Edit };

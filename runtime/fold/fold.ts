@@ -4,7 +4,6 @@ import { methodsOf } from '../../passes/adapter-record.js';
 import {
   type FoldPlan,
   type PlanFoldOptions,
-  planFold,
   type SharedPolicy,
   separateShared,
 } from '../../passes/fold/plan.js';
@@ -22,6 +21,8 @@ import type { Tensor } from '../../src/tensor.js';
 import { type AdapterFile, modelTensors, readAdapter } from '../adapter-file.js';
 import { digestAside } from '../digest-aside.js';
 import type { ReadPeftOptions } from '../peft/read.js';
+import { planQuantisedFold, type QuantisedChoice, type QuantisedPlan } from '../quantize/choice.js';
+import { RequantisedWeight } from '../quantize/requantised.js';
 import { type VerifyOptions, type VerifyReport, verify } from '../verify.js';
 import { type WeightedOptions, weightedAdapter } from '../weighted/combine.js';
 import { refuseBaseFiles } from './base-files.js';
@@ -55,6 +56,11 @@ export interface FoldOptions {
   readonly methods?: readonly Method[];
   /** Fold what folds, and leave the rest of the adapter in the graph. Otherwise what does not fold is an error. */
   readonly keep?: boolean;
+  /**
+   * Where the weight of a module is quantised: leave the adapter beside it (`keep`, default), fold into floats that
+   * replace it (`dequantise`), or store the folded floats as integers again (`requantise`).
+   */
+  readonly quantised?: QuantisedChoice;
   readonly paths?: ReadonlyMap<string, string>;
   readonly write?: Pick<WriteOptions, 'externalData' | 'weights'>;
 }
@@ -78,6 +84,8 @@ export interface FoldReport {
     readonly sites: readonly string[];
   }[];
   readonly impossible: FoldPlan['impossible'];
+  /** Nodes that are others than in the base, because quantised weights became floats; empty otherwise. */
+  readonly changes: readonly string[];
   /** Absent in a dry run. */
   readonly proof?: FoldProof;
   readonly verification?: VerifyReport;
@@ -132,22 +140,29 @@ async function foldChecked(
   { history, baseDigest, check }: BaseCheck,
 ): Promise<FoldReport> {
   const merged = cloneModel(base).model;
-  const plan = planFold(merged, adapter.record, planOptions(options));
+  const plan = planQuantisedFold(merged, adapter.record, planOptions(options), options.quantised ?? 'keep');
   if (options.out === undefined) {
     await check();
-    return { out: undefined, ...describe(plan, new Map()) };
+    return { out: undefined, ...describe(plan, { tensors: new Map(), requantised: [] }) };
   }
   checkPlan(plan, options.keep ?? false);
 
   runPasses(merged, [separateShared(plan)], {});
   if (plan.impossible.length > 0) {
     const kept = { ...adapter.record, sites: plan.impossible.map(({ site }) => site) };
-    attachAdapter(merged, kept, await modelTensors(adapter), planOptions(options));
-    // Named as in the file, so that the proof compares text with text.
-    pinNames(merged);
+    attachAdapter(merged, kept, await modelTensors(adapter), {
+      ...planOptions(options),
+      paths: plan.paths,
+    });
   }
+  // Named as in the file, so that the proof compares text with text.
+  if (plan.impossible.length > 0 || plan.changes.length > 0) pinNames(merged);
   const { model: expected, values } = cloneModel(merged);
-  const planned = new Set(plan.tasks.map(({ target }) => values.get(target) ?? target));
+  const stored = plan.requantised.flatMap((one) => Object.values(one.stored));
+  const changed = [...plan.tasks.map(({ target }) => target), ...stored].filter(
+    (value) => value !== undefined,
+  );
+  const planned = new Set(changed.map((value) => values.get(value) ?? value));
   const record: FoldRecord = {
     adapter: adapter.digest,
     ...(baseDigest === undefined ? {} : { base: baseDigest }),
@@ -213,12 +228,12 @@ function writtenFiles(out: string, write: FoldOptions['write']): string[] {
 /** Puts computed payloads behind the planned tensors and streams the model to disk. */
 async function writeFolded(
   merged: Model,
-  plan: FoldPlan,
+  plan: QuantisedPlan,
   adapter: AdapterFile,
   options: FoldOptions,
   out: string,
   beforeCommit: () => Promise<void>,
-): Promise<Map<string, FoldedData>> {
+): Promise<Payloads> {
   const evaluator = new FormulaEvaluator();
   const payloads = new Map<string, FoldedData>();
   // A formula may read a tensor that another one changes.
@@ -242,12 +257,28 @@ async function writeFolded(
       payloads.set(target.label, data);
       setPayload(target, { ...tensor, data });
     }
+    const requantised = plan.requantised.map((one) => {
+      const tensor = payloadOf(one.task.target) as Tensor;
+      const dtype = options.computeDtype ?? 'float32';
+      return new RequantisedWeight(one, new FoldedData(one.task, tensor, adapter.tensors, evaluator, dtype));
+    });
+    for (const weight of requantised)
+      for (const [value, tensor] of weight.payloads()) setPayload(value, tensor);
     await writeModel(merged, out, { force: options.force ?? false, ...options.write, beforeCommit });
+    return { tensors: payloads, requantised };
   } finally {
     await evaluator.close();
   }
-  return payloads;
 }
+
+/** Numbers that were computed, by what they are for. */
+interface Payloads {
+  readonly tensors: ReadonlyMap<string, FoldedData>;
+  readonly requantised: readonly RequantisedWeight[];
+}
+
+/** Integers lose what no tolerance of float arithmetic covers; more than this and the model is another one. */
+const REQUANTISED_TOLERANCE = 0.1;
 
 async function verifyFold(
   base: Model,
@@ -257,20 +288,34 @@ async function verifyFold(
 ): Promise<VerifyReport | undefined> {
   if (options.verify === undefined || options.verify === false) return undefined;
   const unfolded = cloneModel(base).model;
-  attachAdapter(unfolded, adapter.record, await modelTensors(adapter), planOptions(options));
-  return verify(unfolded, out, options.verify === true ? {} : options.verify);
+  const settings = planOptions(options);
+  const choice = options.quantised ?? 'keep';
+  // What was dequantised is compared as floats: the base's kernels may quantise activations, too.
+  const { paths, quantised } = planQuantisedFold(
+    unfolded,
+    adapter.record,
+    settings,
+    choice === 'dequantise' ? choice : 'keep',
+  );
+  attachAdapter(unfolded, adapter.record, await modelTensors(adapter), { ...settings, paths });
+  const lossy = choice === 'requantise' && quantised.length > 0;
+  return verify(unfolded, out, {
+    ...(lossy ? { tolerance: REQUANTISED_TOLERANCE } : {}),
+    ...(options.verify === true ? {} : options.verify),
+  });
 }
 
-function checkPlan({ tasks, impossible }: FoldPlan, keep: boolean): void {
-  const [first] = impossible;
-  if (tasks.length === 0)
+function checkPlan({ tasks, impossible, requantised, quantised }: QuantisedPlan, keep: boolean): void {
+  // What stands beside quantised weights stays there by choice.
+  const [first] = impossible.filter((unfolded) => unfolded.quantised !== true);
+  if (tasks.length === 0 && requantised.length === 0 && quantised.length === 0)
     fail('E_UNSUPPORTED', {
       message: `Nothing of this adapter folds: ${first === undefined ? 'it names no module' : `${first.method} does not, because ${first.reason}`}`,
       remedy: 'Serve it beside its base instead: peft-compile emit <base> --target adapted --adapter <file>',
     });
   if (first !== undefined && !keep)
     fail('E_UNSUPPORTED', {
-      message: `${impossible.length} of the adapter's modules do not fold: ${first.method} does not, because ${first.reason}`,
+      message: `${impossible.filter((one) => one.quantised !== true).length} of the adapter's modules do not fold: ${first.method} does not, because ${first.reason}`,
       where: first.path,
       remedy:
         'Pass --keep to fold the others and leave these in the graph, or serve all of it beside the base: peft-compile emit <base> --target adapted --adapter <file>',
@@ -312,12 +357,18 @@ function foldHistory(model: Model): FoldRecord[] {
 /** Replaces the numbers of an initializer, or of the Constant node that makes a value. */
 function setPayload(value: Value, tensor: Tensor): void {
   if (value.producer === undefined) value.tensor = tensor;
-  else value.producer.attributes.set('value', { type: 'tensor', value: tensor });
+  else {
+    const { attributes } = value.producer;
+    const stored = attributes.get('value');
+    // The tensor in the attribute may have a name of its own.
+    const named = stored?.type === 'tensor' && stored.name !== undefined ? { name: stored.name } : {};
+    attributes.set('value', { type: 'tensor', value: tensor, ...named });
+  }
 }
 
-function describe(plan: FoldPlan, payloads: ReadonlyMap<string, FoldedData>) {
+function describe(plan: QuantisedPlan, payloads: Payloads) {
   const tensors = plan.tasks.map(({ target, sites }): FoldedTensorReport => {
-    const fidelity = payloads.get(target.label)?.fidelity;
+    const fidelity = payloads.tensors.get(target.label)?.fidelity;
     return {
       name: target.label,
       sites,
@@ -326,6 +377,18 @@ function describe(plan: FoldPlan, payloads: ReadonlyMap<string, FoldedData>) {
       ...(fidelity === undefined ? {} : { fidelity }),
     };
   });
+  const requantised = plan.requantised.map((one): FoldedTensorReport => {
+    const { codes } = one.stored;
+    const { fidelity } = payloads.requantised.find(({ requantised }) => requantised === one) ?? {};
+    return {
+      name: codes.label,
+      sites: one.task.sites,
+      dtype: `${one.from.from.label} (${payloadOf(codes)?.dtype ?? 'undefined'})`,
+      dims: payloadOf(codes)?.dims ?? [],
+      ...(fidelity === undefined ? {} : { fidelity }),
+    };
+  });
   const copies = plan.copies.map(({ of, copy, sites }) => ({ of: of.label, name: copy.label, sites }));
-  return { tensors, copies, impossible: plan.impossible };
+  const { impossible, changes } = plan;
+  return { tensors: [...tensors, ...requantised], copies, impossible, changes };
 }

@@ -28,7 +28,8 @@ const CHUNK = 256 * 1024;
  * @param planned values of `base` whose numbers the fold was to change: initializers, or outputs of Constant nodes
  */
 export function proveFold(base: Model, merged: Model, planned: ReadonlySet<Value>): FoldProof {
-  const differences = textDifferences(structureOf(base), structureOf(merged));
+  const names = new Set([...planned].map((value) => value.name ?? ''));
+  const differences = textDifferences(structureOf(base, names), structureOf(merged, names));
   const buffers: Buffers = [new Uint8Array(CHUNK), new Uint8Array(CHUNK)];
   let untouched = 0;
   // Equal texts have their tensors at the same places, in the same order.
@@ -46,9 +47,10 @@ export function proveFold(base: Model, merged: Model, planned: ReadonlySet<Value
 
 type Buffers = readonly [Uint8Array, Uint8Array];
 
-/** Everything but payloads and the texts that say who wrote the file. */
-export function structureOf(model: Model): string {
-  return printModel(model, { structureOnly: true, annotations: true });
+/** Everything but payloads and the texts that say who wrote the file; `changed` names integers that are payloads too. */
+export function structureOf(model: Model, changed: ReadonlySet<string> = new Set()): string {
+  const hidden = (value: Value): boolean => value.name !== undefined && changed.has(value.name);
+  return printModel(model, { structureOnly: true, annotations: true, hidden });
 }
 
 /** Up to `limit` lines in which two texts differ. */

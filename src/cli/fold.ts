@@ -2,6 +2,7 @@ import { Command } from 'commander';
 import { SHARED_POLICIES, type SharedPolicy } from '../../passes/fold/plan.js';
 import { type FoldReport, fold } from '../../runtime/fold/fold.js';
 import { readModuleMap } from '../../runtime/peft/map-file.js';
+import { QUANTISED_CHOICES, type QuantisedChoice } from '../../runtime/quantize/choice.js';
 import { COMBINATIONS } from '../../runtime/weighted/combinations.js';
 import { EXIT } from '../errors.js';
 import { choice } from './choice.js';
@@ -25,6 +26,7 @@ interface FoldFlags {
   readonly computeDtype: 'float32' | 'float64';
   readonly externalData: 'keep' | 'inline' | 'file';
   readonly keep?: boolean;
+  readonly quantised: QuantisedChoice;
   readonly anyBase?: boolean;
   readonly map?: string;
   readonly baseWeights?: string;
@@ -70,6 +72,13 @@ export function foldCommand(): Command {
         ).default('keep'),
       )
       .option('--keep', 'fold what folds and leave the rest of the adapter in the graph')
+      .addOption(
+        choice(
+          '--quantised <choice>',
+          'where the weight is quantised: keep the adapter beside it, fold into floats in its place, or store the folded floats as integers again',
+          QUANTISED_CHOICES,
+        ).default('keep'),
+      )
       .option('--weights <numbers...>', 'one weight per adapter, for several (default: 1 each)', numbers)
       .addOption(
         choice(
@@ -112,6 +121,7 @@ async function run(path: string, flags: FoldFlags, command: Command): Promise<vo
     shared: flags.shared,
     computeDtype: flags.computeDtype,
     keep: flags.keep ?? false,
+    quantised: flags.quantised,
     anyBase: flags.anyBase ?? false,
     force: flags.force ?? false,
     write: { externalData: flags.externalData },
@@ -132,7 +142,8 @@ async function run(path: string, flags: FoldFlags, command: Command): Promise<vo
   if (report.verification?.pass === false) process.exitCode = EXIT.verification;
 }
 
-function printReport({ tensors, copies, impossible, proof, verification, out }: FoldReport): void {
+function printReport(report: FoldReport): void {
+  const { tensors, copies, impossible, changes, proof, verification, out } = report;
   const rows = tensors.map(({ name, sites, dtype, dims, fidelity }) => [
     sites.join(', '),
     name,
@@ -146,17 +157,28 @@ function printReport({ tensors, copies, impossible, proof, verification, out }: 
     warn(
       `note: '${of}' is shared; ${sites.length === 0 ? 'its other readers' : sites.join(', ')} got the copy '${name}'`,
     );
-  for (const { path, method, reason } of impossible)
+  const kept = impossible.filter(({ quantised }) => quantised === true);
+  if (kept.length > 0)
+    warn(
+      `${pc.yellow('kept')} ${kept.length} ${kept.length === 1 ? 'module stands' : 'modules stand'} beside quantised weights and cost time in every run (${kept[0]?.path}, …); --quantised requantise folds into the integers, dequantise replaces them by floats`,
+    );
+  for (const { path, method, reason } of impossible.filter(({ quantised }) => quantised !== true))
     warn(`${pc.yellow('not folded')} ${method} at ${path}: ${reason}`);
+  for (const change of changes) warn(`${pc.yellow('changed')} ${change}`);
   const worst = Math.max(0, ...tensors.map(({ fidelity }) => fidelity?.updateError ?? 0));
   if (worst > 0.05)
     warn(
       `${pc.yellow('warning')} up to ${formatPercent(worst, 0)} of an update is lost to rounding; fold into a wider dtype to keep it`,
     );
-  if (proof !== undefined)
+  if (proof !== undefined) {
+    const graph =
+      changes.length === 0 && kept.length === 0
+        ? `same graph: ${proof.nodes} nodes equal to the base's`
+        : `${proof.nodes} nodes are the base's, but for what is named above`;
     print(
-      `${pc.green('proved')} same graph: ${proof.nodes} nodes equal to the base's, ${proof.untouched} tensors unchanged byte for byte, ${tensors.length} with new numbers`,
+      `${pc.green('proved')} ${graph}, ${proof.untouched} tensors unchanged byte for byte, ${tensors.length} with new numbers`,
     );
+  }
   if (verification !== undefined) {
     const verdict = verification.pass ? pc.green('verified') : pc.red('differs');
     print(

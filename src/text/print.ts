@@ -43,6 +43,8 @@ export interface PrintOptions {
    * `value` is the initializer, or the first output of the node that holds the tensor in an attribute.
    */
   readonly payload?: (value: Value, tensor: Tensor) => boolean;
+  /** Values whose numbers are not printed, whatever the other rules say. */
+  readonly hidden?: (value: Value) => boolean;
 }
 
 const WEIGHT_LIMIT = 64;
@@ -196,7 +198,8 @@ class Printer {
   }
 
   #printsNumbers(value: Value, tensor: Tensor): boolean {
-    const { payload, structureOnly, payloadLimit } = this.options;
+    const { payload, structureOnly, payloadLimit, hidden } = this.options;
+    if (hidden?.(value) === true) return false;
     if (payload !== undefined) return payload(value, tensor);
     const weight = isFloat(tensor.dtype) && tensor.dims.length > 0;
     if (structureOnly === true && weight) return false;
@@ -283,8 +286,9 @@ class Printer {
   }
 
   #tensor(tensor: Tensor, name: string | undefined, node?: Node): string {
-    const { payload, structureOnly, payloadLimit = INLINE_LIMIT } = this.options;
+    const { payload, structureOnly, payloadLimit = INLINE_LIMIT, hidden } = this.options;
     const value = node?.outputs[0] ?? undefined;
+    if (value !== undefined && hidden?.(value) === true) return tensorText(tensor, name, false);
     if (payload !== undefined && value !== undefined) return tensorText(tensor, name, payload(value, tensor));
     // Some exports hold weights in Constant nodes. One number is a parameter of the formula, not a weight.
     const weight = isFloat(tensor.dtype) && elementsOf(tensor) > 1;

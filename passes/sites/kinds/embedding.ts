@@ -10,7 +10,7 @@ import { currentMatrix, matrixSlot, storedMatrix } from './weights.js';
 export const embedding: Kind<EmbeddingSite> = {
   dims: ({ path, vocab, dim, dtype }): EmbeddingDims => ({ path, vocab, dim, dtype }),
 
-  stored: ({ weight, vocab, node }) => ({ w: storedMatrix(weight, vocab, node) }),
+  stored: ({ weight, vocab, dim, node }) => ({ w: storedMatrix(weight, vocab, node, dim) }),
 
   open({ op }, site, stack) {
     const { weight, vocab, node, path } = site;

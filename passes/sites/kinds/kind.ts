@@ -13,8 +13,10 @@ export interface StoredTensor {
   /** The initializer (or output of a Constant node) that holds the numbers. */
   readonly value: Value;
   readonly storage: WeightStorage;
-  /** The part of it that is the site's own; absent for the whole. */
+  /** The part of it that is the site's own, counted in columns or in slices; absent for the whole. */
   readonly columns?: ColumnRange;
+  /** Dims of the site's tensor where it is packed: `read` cannot make it of the stored one. */
+  readonly packed?: readonly number[];
   /** The first reader on the way to the site's op: the one that wants other numbers after a fold. */
   readonly reader: Node;
   /** The site's tensor, of the stored one. */

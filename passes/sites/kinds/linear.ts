@@ -5,6 +5,7 @@ import type { LinearDims } from '../views.js';
 import type { Kind, Slot, StoredTensor } from './kind.js';
 import { featuresBack, featuresLast } from './layout.js';
 import { lazily } from './lazily.js';
+import { openRange } from './range.js';
 import { effective } from './stack.js';
 import {
   currentMatrix,
@@ -27,29 +28,31 @@ export const linear: Kind<LinearSite> = {
     rank: rankOf(x),
   }),
 
-  stored({ weight, bias, inDim, node }) {
-    const stored: Record<string, StoredTensor> = { w: storedMatrix(weight, inDim, node) };
+  stored({ weight, bias, inDim, outDim, node }) {
+    const stored: Record<string, StoredTensor> = { w: storedMatrix(weight, inDim, node, outDim) };
     if (bias !== undefined) stored.b = storedVectorOf(bias);
     return stored;
   },
 
   open({ op }, site, stack) {
     const { weight, bias, inDim, node, path } = site;
-    const y = stack.current.get('y') ?? site.y;
+    const range = site.range === undefined ? undefined : openRange(op, site.range);
+    const y = stack.current.get('y') ?? (range === undefined ? site.y : undefined);
     const values = effective(op, stack, {
       w: () => currentMatrix(op, weight, inDim, node, path),
       ...(bias === undefined ? {} : { b: () => currentVector(op, bias) }),
     });
     const view = lazily(linear.dims(site), {
       x: () => featuresLast(op, site.x, site.xAxis),
-      y: () => (y === undefined ? undefined : featuresLast(op, y, site.yAxis)),
+      y: () => (y === undefined ? range?.value() : featuresLast(op, y, site.yAxis)),
       b: () => undefined,
       ...values,
     });
     const slots: Record<string, Slot> = { w: matrixSlot(op, weight, inDim, node) };
     if (bias !== undefined) slots.b = vectorSlot(op, bias);
     const producer = y?.producer;
-    if (y !== undefined && producer !== undefined)
+    if (range !== undefined) slots.y = range.slot;
+    else if (y !== undefined && producer !== undefined)
       slots.y = (value) => {
         const to = featuresBack(op, value, site.yAxis);
         return { at: { after: producer }, redirects: [{ from: y, to }], replaced: to };

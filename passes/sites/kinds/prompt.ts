@@ -19,7 +19,7 @@ import { currentMatrix, storedMatrix } from './weights.js';
 export const prompt: Kind<PromptSite> = {
   dims: ({ path, dtype, vocab, dim }): PromptDims => ({ path, dtype, vocab, dim }),
 
-  stored: ({ weight, vocab, node }) => ({ w: storedMatrix(weight, vocab, node) }),
+  stored: ({ weight, vocab, dim, node }) => ({ w: storedMatrix(weight, vocab, node, dim) }),
 
   open(builder, site, stack) {
     const { op } = builder;

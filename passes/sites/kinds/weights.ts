@@ -2,6 +2,7 @@
 import { fail } from '../../../src/errors.js';
 import type { Node, Use, Value } from '../../../src/graph.js';
 import type { Ops } from '../../../src/ops/ops.generated.js';
+import { linkOf } from '../links/index.js';
 import type { SiteBias, WeightView } from '../site.js';
 import {
   consumedLayout,
@@ -15,13 +16,15 @@ import {
 } from '../weight-form.js';
 import type { Slot, StoredTensor } from './kind.js';
 
-/** A weight matrix as folds see it. `node` is the site's op. */
-export function storedMatrix(weight: WeightView, rows: number, node: Node): StoredTensor {
-  const { value, storage, chain, columns } = weight;
+/** A weight matrix as folds see it. `node` is the site's op, `own` how many columns are the site's. */
+export function storedMatrix(weight: WeightView, rows: number, node: Node, own: number): StoredTensor {
+  const { value, storage, chain, slice } = weight;
+  const columns = slice === undefined ? weight.columns : { start: slice.index, end: slice.index + 1 };
   return {
     value,
     storage,
     ...(columns === undefined ? {} : { columns }),
+    ...(storage === 'packed' ? { packed: [rows, own] } : {}),
     reader: chain[0] ?? node,
     read: (op, stored) => toMatrix(op, stored, storedLayout(weight, rows)),
     write: (op, own, stored) => fromMatrix(op, own, stored, storedLayout(weight, rows)),
@@ -33,7 +36,7 @@ export function storedVectorOf(vector: SiteBias): StoredTensor {
   const { value, chain, columns, node } = vector;
   return {
     value,
-    storage: 'dense',
+    storage: chain.map((link) => linkOf(link)?.storage).find((kind) => kind !== undefined) ?? 'dense',
     ...(columns === undefined ? {} : { columns }),
     reader: chain[0] ?? node,
     read: (op, stored) => toVector(op, stored, storedVector(vector)),
