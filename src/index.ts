@@ -24,7 +24,7 @@ export {
   type AdapterSite,
   readAdapterRecord,
 } from '../passes/adapter-record.js';
-export type { CombineReport, CombineSettings } from '../passes/combine/combine.js';
+export type { CombineBy, CombineReport, CombineSettings } from '../passes/combine/combine.js';
 export type { SharedPolicy, Unfolded } from '../passes/fold/plan.js';
 export {
   type AttachOptions,
@@ -45,10 +45,19 @@ export type {
   Schedule,
   StepManifest,
 } from '../passes/targets/manifest.js';
+export type { ScalePlace, ServingInput, ServingOptions } from '../passes/targets/serving.js';
 export type { GroupOptions, StepOptions } from '../passes/targets/step.js';
 export { type GraphName, loadArtifacts, type TrainArtifacts } from '../runtime/artifacts.js';
 export type { Difference } from '../runtime/compare.js';
 export { digestWeights } from '../runtime/digest.js';
+export { decodeOnnxAdapter, readOnnxAdapter } from '../runtime/export/onnx-adapter/read.js';
+export type { AdapterVersions, OnnxAdapter } from '../runtime/export/onnx-adapter/schema.js';
+export {
+  type EncodeOnnxAdapterOptions,
+  type WriteOnnxAdapterOptions,
+  writeOnnxAdapter,
+} from '../runtime/export/onnx-adapter/write.js';
+export { type ServingTensorOptions, servingTensors } from '../runtime/export/serving-tensors.js';
 export type { Fidelity } from '../runtime/fold/fidelity.js';
 export { type FoldedTensorReport, type FoldOptions, type FoldReport, fold } from '../runtime/fold/fold.js';
 export type { ComputeDType } from '../runtime/fold/folded-tensor.js';
@@ -58,6 +67,7 @@ export { type Combined, type CombineOptions, combine } from '../runtime/library/
 export { type EmitAdaptedOptions, type EmitStepOptions, emit } from '../runtime/library/emit.js';
 export { insert } from '../runtime/library/insert.js';
 export { type InspectOptions, inspect } from '../runtime/library/inspect.js';
+export { type ServeOptions, type ServingModel, serve } from '../runtime/library/serving.js';
 export type { EvalResult, StopReason, TrainEvent, TrainListener } from '../runtime/train/events.js';
 export type { TrainOptions, TrainResult } from '../runtime/train/options.js';
 export { adapterOfCheckpoint } from '../runtime/train/save.js';
@@ -112,6 +122,7 @@ export type { WeightedOptions } from '../runtime/weighted/combine.js';
 export { z } from 'zod';
 export type { EntryTargeting, InsertEntry } from '../passes/insert/entry.js';
 export { savedModules } from '../passes/insert/saved-modules.js';
+export type { ByRow, RowLayout } from '../passes/methods/contract/by-row.js';
 export type { Configurable } from '../passes/methods/contract/configurable.js';
 export {
   baseValue,

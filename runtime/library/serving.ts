@@ -32,6 +32,11 @@ export interface ServeOptions extends ServingOptions, Omit<AttachTrainedOptions,
   readonly model: string | Model;
   /** An adapter of the structure that the graph is for; its numbers are not in the graph. */
   readonly adapter: string | AdapterFile;
+  /**
+   * Inputs have the values of no adapter as defaults, so that whoever feeds nothing gets the base. JavaScript runtimes
+   * ignore what is fed to such inputs; C, C++, C#, Java, Python and ORT GenAI do not. Default false.
+   */
+  readonly optional?: boolean;
   /** Path of the serving graph; absent to keep it in memory. */
   readonly out?: string;
   readonly force?: boolean;
@@ -54,7 +59,7 @@ export interface ServingModel {
  * names that lack a tensor, E_EXISTS.
  */
 export async function serve(options: ServeOptions): Promise<ServingModel> {
-  const { model: given, adapter, out, force = false, write = {}, anyBase, peft, ...rest } = options;
+  const { model: given, adapter, out, force = false, write = {}, optional, anyBase, peft, ...rest } = options;
   const settings: ServingOptions = { ...rest, scale: rest.scale ?? 'factor', rank: rest.rank ?? 'free' };
   const { methods, scale } = settings;
   const base = typeof given === 'string' ? readModel(given) : given;
@@ -78,6 +83,7 @@ export async function serve(options: ServeOptions): Promise<ServingModel> {
   const model = emitAdapted(adapted, { ...settings, adapterIo: 'inputs' });
   const inputs = servingInputs(record, settings);
   const none = await neutralTensors(base, record, inputs, options);
+  if (optional === true) giveDefaults(model, none);
   if (out !== undefined) await writeModel(model, out, { ...write, force });
   return { model, inputs, none };
 }
@@ -137,6 +143,18 @@ export async function neutralTensors(
   }
   // In the order of the graph.
   return new Map(inputs.map(({ name }) => [name, tensors.get(name) as Tensor]));
+}
+
+/** Makes the inputs overridable initializers. */
+function giveDefaults(model: Model, none: ReadonlyMap<string, Tensor> | string): void {
+  if (typeof none === 'string')
+    return fail('E_UNSUPPORTED', { message: none, remedy: 'Leave the inputs without defaults' });
+  for (const value of model.graph.inputs) {
+    const tensor = none.get(value.name ?? '');
+    if (tensor === undefined) continue;
+    value.tensor = tensor;
+    model.graph.addInitializer(value);
+  }
 }
 
 function ones({ dtype, shape }: ServingInput): Tensor {

@@ -27,6 +27,7 @@ interface EmitFlags extends StepFlags, Omit<OrtTrainingFlags, keyof StepFlags> {
   readonly rank: 'free' | 'fixed';
   readonly dtype?: 'float32' | 'float16';
   readonly none?: string;
+  readonly optional?: boolean;
   readonly weights: 'link' | 'copy';
   readonly adapter?: string;
   readonly anyBase?: boolean;
@@ -84,6 +85,10 @@ export function emitCommand(): Command {
           'float32',
           'float16',
         ]),
+      )
+      .option(
+        '--optional',
+        'adapter inputs: no adapter is their default (C, C++, C#, Java, Python, ORT GenAI; JavaScript ignores what is fed then)',
       )
       .option('--none <file>', 'adapter inputs: also write the .onnx_adapter that stands for no adapter')
       .addOption(
@@ -147,7 +152,7 @@ async function emitForInference(
   flags: EmitFlags,
   methods: readonly Method[] | undefined,
 ): Promise<void> {
-  const { adapterIo, names, scale, rank, dtype, adapter, none: nonePath, weights, out } = flags;
+  const { adapterIo, names, scale, rank, dtype, adapter, none: nonePath, optional = false, weights, out } = flags;
   const files = [out];
   const options = {
     names,
@@ -160,13 +165,13 @@ async function emitForInference(
     write: { weights },
   };
   const anyBase = flags.anyBase ?? false;
-  if (nonePath !== undefined && (adapterIo !== 'inputs' || adapter === undefined))
+  if ((nonePath !== undefined || optional) && (adapterIo !== 'inputs' || adapter === undefined))
     fail('E_USAGE', {
-      message: '--none goes with --adapter-io inputs and --adapter',
+      message: '--none and --optional go with --adapter-io inputs and --adapter',
       remedy: 'Give the base model and the adapter: values that mean no adapter can depend on both',
     });
   if (adapterIo === 'inputs' && adapter !== undefined) {
-    const { none } = await serve({ model, adapter, anyBase, ...options });
+    const { none } = await serve({ model, adapter, anyBase, optional, ...options });
     if (nonePath !== undefined) {
       if (typeof none === 'string') fail('E_UNSUPPORTED', { message: none, where: nonePath });
       await writeOnnxAdapter(nonePath, none, { force: options.force });

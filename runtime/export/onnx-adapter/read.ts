@@ -16,10 +16,14 @@ const MAX_AXES = 64;
 export function isOnnxAdapter(path: string): boolean {
   const source = new FileSource(path);
   try {
-    return source.length >= 8 && text(source.read(4, 8)) === IDENTIFIER;
+    return isMarked(source);
   } finally {
     source.close();
   }
+}
+
+function isMarked(source: Source): boolean {
+  return source.length >= 8 && String.fromCharCode(...source.read(4, 8)) === IDENTIFIER;
 }
 
 /** Throws E_INVALID_DATA for a file that is malformed in any way, E_UNSUPPORTED for another version of the format, E_IO. */
@@ -33,8 +37,7 @@ export function decodeOnnxAdapter(bytes: Uint8Array, label = 'onnx_adapter in me
 
 function parse(source: Source): OnnxAdapter {
   const buffer = new Bounded(source);
-  if (source.length < 8 || text(source.read(4, 8)) !== IDENTIFIER)
-    buffer.corrupt(`it does not begin with the mark '${IDENTIFIER}'`);
+  if (!isMarked(source)) buffer.corrupt(`it does not begin with the mark '${IDENTIFIER}'`);
   const root = buffer.table(buffer.follow(0, 'the root table'), 'the root table');
   const format = root.int(ADAPTER.formatVersion);
   if (format !== FORMAT_VERSION)
