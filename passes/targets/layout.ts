@@ -12,6 +12,7 @@ export interface FixedNames {
   readonly lr: string;
   readonly step: string;
   readonly seed: string;
+  readonly lossScale: string;
   readonly loss: string;
   readonly weight: string;
   readonly gradNorm: string;
@@ -22,6 +23,7 @@ export function claimFixedNames(names: PublicNames): FixedNames {
     lr: names.claim('learning_rate'),
     step: names.claim('step'),
     seed: names.claim('seed'),
+    lossScale: names.claim('loss_scale'),
     loss: names.claim('loss'),
     weight: names.claim('loss_weight'),
     gradNorm: names.claim('grad_norm'),

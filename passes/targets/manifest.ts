@@ -84,8 +84,9 @@ const scalar = z.object({
   /**
    * `lr`: learning rate of this step. `step`: number of this optimizer step, from 1. `seed`: any integer that no other
    * forward pass of the run uses, e.g. run seed + count of forward passes; dropout masks are a function of it.
+   * `lossScale`: see `lossScaling`.
    */
-  role: z.enum(['lr', 'step', 'seed']),
+  role: z.enum(['lr', 'step', 'seed', 'lossScale']),
 });
 
 const metric = z.object({
@@ -141,6 +142,20 @@ export const stepManifestSchema = z.object({
     perplexity: z.boolean(),
   }),
   schedule: scheduleSchema,
+  /**
+   * The factor on the loss is an input, fed with `init` at first. A step whose gradient norm is not finite has overflowed:
+   * its outputs are dropped, parameters and state stay, and the factor is multiplied by `backoff`; after `interval` steps
+   * without an overflow it is multiplied by `growth`. A skipped step does not count in the scalar `step`. Null: fixed.
+   */
+  lossScaling: z
+    .object({
+      init: z.number().positive(),
+      growth: z.number().min(1),
+      backoff: z.number().positive().max(1),
+      interval: z.int().min(1),
+    })
+    .nullable()
+    .default(null),
   /** Clipping by global norm, as in `torch.nn.utils.clip_grad_norm_`; null for none. */
   clipping: z.object({ maxNorm: z.number().positive() }).nullable(),
   accumulation: z

@@ -97,8 +97,8 @@ export function addObjective(
 export interface DifferentiateOptions {
   /** Gradients of the mean loss; otherwise of the sum. */
   readonly mean: boolean;
-  /** Factor while gradients flow; divided out of the result. */
-  readonly lossScale: number;
+  /** Factor while gradients flow, a number or a float32 scalar; divided out of the result. */
+  readonly lossScale: number | Value;
   /** Gradient rules of one's own. */
   readonly rules?: readonly Gradient[];
 }
@@ -150,7 +150,9 @@ function differentiateTask(
   { mean, lossScale, rules = [] }: DifferentiateOptions,
 ): Map<Value, Value> {
   const dtype = lossDtype(built.total);
-  const factor = !mean ? b.scalar(lossScale, dtype) : lossScale === 1 ? scale : b.op.Mul(scale, lossScale);
+  const scaling = typeof lossScale === 'number' ? lossScale : castTo(b, lossScale, dtype);
+  const alone = typeof scaling === 'number' ? b.scalar(scaling, dtype) : scaling;
+  const factor = !mean ? alone : scaling === 1 ? scale : b.op.Mul(scale, scaling);
   const { of, value: seed } = built.gradient?.(factor) ?? { of: built.total, value: factor };
   append();
   const read = ancestors(of);
@@ -162,8 +164,12 @@ function differentiateTask(
   });
   applyEdit(edit);
   if (lossScale === 1) return gradients;
+  const inverse = typeof lossScale === 'number' ? 1 / lossScale : b.op.Reciprocal(lossScale);
   const unscaled = new Map(
-    [...gradients].map(([value, gradient]) => [value, b.op.Mul(gradient, 1 / lossScale)]),
+    [...gradients].map(([value, gradient]) => {
+      const by = typeof inverse === 'number' ? inverse : castTo(b, inverse, lossDtype(gradient));
+      return [value, b.op.Mul(gradient, by)];
+    }),
   );
   append();
   return unscaled;

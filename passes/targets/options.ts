@@ -37,9 +37,10 @@ export interface StepOptions {
   readonly dropout?: number;
   /**
    * Factor on the loss while gradients flow through the model, divided out in float32 afterwards, so that small
-   * gradients do not underflow in half precision. Default 256 for float16 models and 1 for others.
+   * gradients do not underflow in half precision. `dynamic`: an input that the driver adapts to the run, as the manifest
+   * says (`lossScaling`). Default `dynamic` for float16 models and 1 for others.
    */
-  readonly lossScale?: number;
+  readonly lossScale?: number | 'dynamic';
   /**
    * Compute activations a second time in the backward pass instead of keeping them: true for the groups of blocks that
    * need least memory, or the number of groups at most. Results are the same. Default false.

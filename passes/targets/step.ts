@@ -57,7 +57,10 @@ export function emitStep(model: Model, options: StepOptions): StepArtifacts {
   const accumulation = checkCount('accumulation', options.accumulation ?? 1);
   const maxNorm = checkRange('clip', options.clip ?? null, (norm) => norm > 0, 'a norm above 0');
   const dropout = checkRange('dropout', options.dropout, (p) => p >= 0 && p < 1, 'a probability in [0, 1)');
-  const lossScale = checkRange('lossScale', options.lossScale, (scale) => scale > 0, 'a factor above 0');
+  const lossScale =
+    options.lossScale === 'dynamic'
+      ? options.lossScale
+      : checkRange('lossScale', options.lossScale, (scale) => scale > 0, 'a factor above 0, or dynamic');
   const { config: schedule } = parseOptions(
     scheduleSchema,
     options.schedule ?? { id: 'constant', learningRate: 1e-3 },
@@ -77,6 +80,7 @@ export function emitStep(model: Model, options: StepOptions): StepArtifacts {
     seedName: fixed.seed,
     dropout,
     lossScale,
+    lossScaleName: fixed.lossScale,
     recompute: checkGroupCount(options.recompute ?? false),
     gradientRules: options.gradientRules ?? [],
     lowerings: options.lowerings ?? [],
@@ -120,6 +124,9 @@ export function emitStep(model: Model, options: StepOptions): StepArtifacts {
       { name: fixed.lr, dtype: 'float32', role: 'lr' },
       { name: fixed.step, dtype: 'float32', role: 'step' },
       ...(train.dropout > 0 ? [{ name: fixed.seed, dtype: 'int32' as const, role: 'seed' as const }] : []),
+      ...(train.dynamicScale
+        ? [{ name: fixed.lossScale, dtype: 'float32' as const, role: 'lossScale' as const }]
+        : []),
     ],
     outputs: {
       loss: fixed.loss,
@@ -134,6 +141,7 @@ export function emitStep(model: Model, options: StepOptions): StepArtifacts {
     },
     loss: { id: loss.id, config: loss.config, perplexity: loss.perplexity },
     schedule,
+    lossScaling: train.dynamicScale ? LOSS_SCALING : null,
     clipping: maxNorm === null ? null : { maxNorm },
     accumulation:
       accumulation === 1
@@ -148,6 +156,9 @@ export function emitStep(model: Model, options: StepOptions): StepArtifacts {
   };
   return { ...models, manifest: stepManifestSchema.parse(manifest) };
 }
+
+/** torch.amp.GradScaler's rule. It starts at 65,536 and skips the first steps of most runs; short runs would feel that. */
+const LOSS_SCALING = { init: 4096, growth: 2, backoff: 0.5, interval: 2000 } as const;
 
 /** Keys of the parameters whose gradients procedures of methods read. */
 function proceduralKeys(record: AdapterRecord, methods: readonly Method[]): Set<string> {

@@ -31,7 +31,9 @@ export interface TrainGraphOptions {
   readonly mean: boolean;
   readonly seedName: string;
   readonly dropout: number | undefined;
-  readonly lossScale: number | undefined;
+  readonly lossScale: number | 'dynamic' | undefined;
+  /** Name of the input for a dynamic scale. Without one the default is a fixed scale. */
+  readonly lossScaleName?: string;
   /** Compute activations twice, in so many groups at most; true for as many as need least memory. Default false. */
   readonly recompute?: boolean | number;
   readonly gradientRules: readonly Gradient[];
@@ -51,6 +53,8 @@ export interface TrainGraph {
   readonly untrained: readonly AdapterParam[];
   /** Largest dropout probability in force. */
   readonly dropout: number;
+  /** Whether the loss scale is an input. */
+  readonly dynamicScale: boolean;
 }
 
 /** Means over a few thousand tokens stay above the smallest float16, sums over them far below the largest. */
@@ -79,7 +83,14 @@ export function buildTrainGraph(
     model.graph.outputs.splice(model.graph.outputs.indexOf(slot), 1);
   }
   const objective = addObjective(model, options.loss, options.names, options.labelNames, slot?.value);
-  const lossScale = options.lossScale ?? (objective.modelDtype === 'float16' ? FLOAT16_LOSS_SCALE : 1);
+  const half = objective.modelDtype === 'float16';
+  const usual = options.lossScaleName === undefined ? FLOAT16_LOSS_SCALE : 'dynamic';
+  const asked = options.lossScale ?? (half ? usual : 1);
+  const lossScale =
+    asked === 'dynamic'
+      ? new Value({ name: options.lossScaleName ?? 'loss_scale', type: tensorType('float32', []) })
+      : asked;
+  if (lossScale instanceof Value) model.graph.addInput(lossScale);
   const inputs = lifted.map(({ input }) => input);
   const forward = [...model.graph.nodes()];
   const gradients = differentiate(model, objective, inputs, {
@@ -102,5 +113,12 @@ export function buildTrainGraph(
       where: `loss ${options.loss.id} on '${objective.outputs.join("', '")}'`,
       remedy: 'Name another output for the loss, or adapt other sites',
     });
-  return { model, objective, trained, untrained, dropout };
+  return {
+    model,
+    objective,
+    trained,
+    untrained,
+    dropout,
+    dynamicScale: lossScale instanceof Value,
+  };
 }

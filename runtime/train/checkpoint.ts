@@ -25,6 +25,11 @@ const runSchema = z.object({
   stale: z.int().min(0),
   /** An evaluation was due after this step, and was interrupted. */
   evaluationDue: z.boolean().default(false),
+  /** Where a dynamic loss scale stood; null for graphs without one. */
+  lossScale: z
+    .object({ scale: z.number().positive(), steady: z.int().min(0), skipped: z.int().min(0) })
+    .nullable()
+    .default(null),
   fingerprint: z.record(z.string(), z.string()),
 });
 export type RunState = Omit<z.infer<typeof runSchema>, 'version'>;

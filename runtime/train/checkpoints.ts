@@ -86,6 +86,7 @@ export class Checkpoints {
     const { run, params, state, procedures } = await loadCheckpoint(found);
     checkFingerprint(run.fingerprint, this.#fingerprint, found);
     await this.#stepper.load(params, state);
+    this.#stepper.scaler.restore(run.lossScale);
     this.#procedures.restore(procedures);
     this.#bestLoss = run.bestLoss;
     this.#stale = run.stale;
@@ -125,6 +126,7 @@ export class Checkpoints {
         bestLoss: this.#bestLoss,
         stale: this.#stale,
         evaluationDue: this.evaluationDue,
+        lossScale: this.#stepper.scaler.state(),
         fingerprint: this.#fingerprint,
       },
       params: await this.#stepper.params(),

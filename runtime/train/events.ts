@@ -32,6 +32,8 @@ export type TrainEvent =
       readonly totalSteps: number;
       readonly loss: number;
       readonly gradNorm: number;
+      /** The gradient overflowed in half precision: the step changed nothing but the loss scale. */
+      readonly skipped?: boolean;
       readonly lr: number;
       readonly metrics: Readonly<Record<string, number>>;
       readonly examples: number;

@@ -9,6 +9,7 @@ import { fitFeeds, fitOutput } from '../ep/feeds.js';
 import { filledTensor, type HostTensor, numbersOf, scalarOf, scalarTensor } from '../host-tensor.js';
 import { type RunRequest, SessionHost, type SessionOptions, type Tensors } from '../session.js';
 import { type BatchSizes, GraphSessions } from './graph-sessions.js';
+import { LossScaler } from './loss-scaler.js';
 
 export interface StepScalars {
   readonly lr: number;
@@ -31,6 +32,8 @@ export interface Measured {
 export interface StepResult extends Measured {
   /** Global 2-norm of the gradient before clipping. */
   readonly gradNorm: number;
+  /** The gradient overflowed under the loss scale: nothing has changed. */
+  readonly skipped: boolean;
 }
 
 /** Parameters and gradients between two steps, on the host's side of wherever they live. */
@@ -60,10 +63,13 @@ export class Stepper implements ResidentParams {
   #watched: ReadonlyMap<string, string> = new Map();
   /** Global norm of the last gradient, before clipping. */
   #gradNorm = 0;
+  /** The factor on the loss, for half-precision graphs. */
+  readonly scaler: LossScaler;
 
   constructor(artifacts: TrainArtifacts, options: SessionOptions = {}) {
     this.manifest = artifacts.manifest;
     this.#artifacts = artifacts;
+    this.scaler = new LossScaler(artifacts.manifest);
     // A plan of the activations would hold the peak of the forward and of the backward pass apart; it saves no time here.
     this.#sessions = new GraphSessions(artifacts, this.#host, { memPattern: false, ...options });
   }
@@ -211,10 +217,10 @@ export class Stepper implements ResidentParams {
       {
         ...this.#watching(this.#rotation('step')),
         fetch: [loss, weight, gradNorm, ...metrics.map(({ name }) => name)],
+        ...this.#guard(),
       },
     );
-    this.#gradNorm = scalarOf(results[gradNorm] as HostTensor);
-    return { ...reduce([this.#measure(results)], this.manifest), gradNorm: this.#gradNorm };
+    return { ...reduce([this.#measure(results)], this.manifest), ...this.#stepped(results) };
   }
 
   async #accumulated(
@@ -236,9 +242,19 @@ export class Stepper implements ResidentParams {
     const results = await this.#run('update', this.#scalars(scalars, 0), {
       ...this.#rotation('update'),
       fetch: [gradNorm],
+      ...this.#guard(),
     });
-    this.#gradNorm = scalarOf(results[gradNorm] as HostTensor);
-    return { ...reduce(parts, this.manifest), gradNorm: this.#gradNorm };
+    return { ...reduce(parts, this.manifest), ...this.#stepped(results) };
+  }
+
+  /** An overflow under a dynamic scale must leave parameters and state as they are. */
+  #guard(): Pick<RunRequest, 'ifFinite'> {
+    return this.scaler.dynamic ? { ifFinite: [this.manifest.outputs.gradNorm] } : {};
+  }
+
+  #stepped(results: Tensors): { gradNorm: number; skipped: boolean } {
+    this.#gradNorm = scalarOf(results[this.manifest.outputs.gradNorm] as HostTensor);
+    return { gradNorm: this.#gradNorm, skipped: this.scaler.note(this.#gradNorm) };
   }
 
   /** Runs a graph on the feeds that it has inputs for. Their buffers are given away. */
@@ -266,7 +282,9 @@ export class Stepper implements ResidentParams {
   }
 
   #scalars({ lr, step, seeds }: StepScalars, forward: number): Record<string, HostTensor> {
-    const values = { lr, step, seed: (seeds[forward] ?? 0) % 2 ** 31 };
+    const { scale, skipped } = this.scaler;
+    // The optimizer's count is of the steps that it took: bias corrections depend on it.
+    const values = { lr, step: step - skipped, seed: (seeds[forward] ?? 0) % 2 ** 31, lossScale: scale };
     return Object.fromEntries(
       this.manifest.scalars.map(({ name, dtype, role }) => [name, scalarTensor(dtype, values[role])]),
     );

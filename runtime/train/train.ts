@@ -285,7 +285,7 @@ async function loop(context: LoopContext): Promise<TrainResult> {
     );
     step++;
     await checkFinite(result, stepper, step, examplesOf);
-    await procedures.afterStep(step, stepper);
+    if (!result.skipped) await procedures.afterStep(step, stepper);
     const seconds = (performance.now() - before) / 1000;
     const tokens = batches.reduce((sum, batch) => sum + batch.tokens, 0);
     const examples = batches.reduce((sum, batch) => sum + batch.examples, 0);
@@ -301,6 +301,7 @@ async function loop(context: LoopContext): Promise<TrainResult> {
       metrics: result.metrics,
       examples,
       tokens,
+      ...(result.skipped ? { skipped: true } : {}),
     };
     log.write(common);
     emit({
@@ -361,7 +362,9 @@ async function checkFinite(
   step: number,
   where: readonly string[],
 ): Promise<void> {
-  if (Number.isFinite(result.loss) && Number.isFinite(result.gradNorm)) return;
+  const { loss, gradNorm, skipped } = result;
+  // A gradient that overflows at every scale is no matter of the scale.
+  if (Number.isFinite(loss) && (skipped ? stepper.scaler.scale >= 1 : Number.isFinite(gradNorm))) return;
   let culprit = `the loss is ${result.loss}`;
   if (Number.isFinite(result.loss)) {
     culprit = `the gradient norm is ${result.gradNorm}`;

@@ -69,7 +69,7 @@ export class Driver {
         name,
         role === 'seed'
           ? new ort.Tensor('int32', Int32Array.of(this.#seed++), [])
-          : float32([role === 'lr' ? lr : this.#step], []),
+          : float32([{ lr, step: this.#step, lossScale: this.manifest.lossScaling?.init ?? 1 }[role]], []),
       ]),
     );
     const feeds: Record<string, ort.Tensor> = {};
