@@ -7,6 +7,17 @@ import { io } from './io.js';
 import { largeFold } from './large-fold.js';
 import { latency } from './latency.js';
 import { methods } from './methods.js';
+import { serving } from './serving.js';
 import { step } from './step.js';
 
-export const SUITES: readonly Suite[] = [step, fold, largeFold, latency, compile, io, accuracy, methods];
+export const SUITES: readonly Suite[] = [
+  step,
+  fold,
+  largeFold,
+  latency,
+  serving,
+  compile,
+  io,
+  accuracy,
+  methods,
+];

@@ -8,6 +8,7 @@ import { latency } from './latency.js';
 import { method } from './method.js';
 import { writeBert, writeRandomAdapter, writeSteps, writeUnfolded } from './prepare.js';
 import { forward, step, train } from './run.js';
+import { serving } from './serving.js';
 
 export const TASKS: Readonly<Record<string, BenchTask>> = {
   agreement,
@@ -21,6 +22,7 @@ export const TASKS: Readonly<Record<string, BenchTask>> = {
   latency,
   method,
   rewrite,
+  serving,
   step,
   systemCopy,
   train,
