@@ -4,7 +4,7 @@
  */
 import { cloneModel } from '../../src/clone.js';
 import { fail } from '../../src/errors.js';
-import { type Graph, type Node, redirectUses, Value, walkGraphs } from '../../src/graph.js';
+import { type Graph, type Node, redirectUses, Value, walkGraphs, walkNodes } from '../../src/graph.js';
 import { inferModel } from '../../src/infer/index.js';
 import { tensorOf } from '../../src/literals.js';
 import type { Model } from '../../src/model.js';
@@ -30,6 +30,7 @@ export type InputSettings = Readonly<Record<string, InputSetting>>;
  * The model with its inputs fixed: a copy, or the model itself where there is nothing to fix. What `settings` leaves open
  * is decided as follows. A boolean that chooses a branch of an If chooses the one that reads fewer pasts, which is how
  * a sequence starts; where both read as many it stays an input. A past that is still read is empty.
+ * Types behind what is fixed are stale in places: infer them before use.
  * @throws E_NO_MATCH for a name that is no input, E_USAGE for a setting that the input cannot have.
  */
 export function fixInputs(adapted: Model, settings: InputSettings = {}): Model {
@@ -38,7 +39,8 @@ export function fixInputs(adapted: Model, settings: InputSettings = {}): Model {
   const switches = open.filter((input) => settingOf(input, settings) !== undefined || isSwitch(input));
   if (switches.length === 0 && !open.some(isPast)) return adapted;
   const { model, values } = cloneModel(adapted);
-  inferModel(model);
+  // Conditions may be computed from shapes.
+  if (hasBranches(model.graph)) inferModel(model);
   const fixer = new Fixer(model);
   for (const input of switches) {
     const setting = settingOf(input, settings) ?? branchWithoutPast(input);
@@ -55,8 +57,12 @@ export function fixInputs(adapted: Model, settings: InputSettings = {}): Model {
   fixer.finish();
   inferModel(model);
   runPasses(model, [emptyConcatPass, branchesPass]);
-  inferModel(model);
   return model;
+}
+
+function hasBranches(graph: Graph): boolean {
+  for (const node of walkNodes(graph)) if (isIf(node)) return true;
+  return false;
 }
 
 function settingOf({ name = '' }: Value, settings: InputSettings): InputSetting | undefined {
