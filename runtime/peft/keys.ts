@@ -49,7 +49,7 @@ export function sortKeys(
     const top = key.replace(/^base_model\./, '');
     if (sharedKeys.has(top)) shared.set(top, tensor);
     else if (key === main.format.whole?.key) whole = tensor;
-    else if (!ORIGINAL.test(key)) {
+    else if (!ORIGINAL.test(key) && main.format.ignores?.some((part) => key.includes(part)) !== true) {
       const stem = key.replace(PREFIXES[main.format.whole === undefined ? 'modules' : 'whole'], '');
       const found = ownerOf(stem.replace(WRAPPERS, ''), [main, ...others]);
       if (found === undefined) {

@@ -1,29 +1,23 @@
-/** Types of PEFT that are not read, and why. */
+/** Types of PEFT that are not read, and why. Those of peft 0.21 that have no method are all here. */
 
-const RANDOM =
-  "its files lack what PEFT draws again from torch's random generator; merge it in Python (merge_and_unload) and export that model instead";
-const SVD =
-  'its files lack what PEFT computes again from the base by a singular value decomposition; merge it in Python (merge_and_unload) and export that model instead';
+const IN_PYTHON = 'merge it in Python (merge_and_unload) and export that model instead';
 const DATA = 'what it adds depends on the input, which no weight does; serve it with PEFT';
 
-const REASONS: Readonly<Record<string, string>> = {
-  FOURIERFT: `The places of its frequencies are not stored: ${RANDOM}`,
-  WAVEFT: `The places of its coefficients are not stored: ${RANDOM}`,
-  UNILORA: `The places of its parameters are not stored: ${RANDOM}`,
-  TINYLORA: SVD,
-  OSF: SVD,
-  PSOFT: SVD,
-  FROD: RANDOM,
+/** By `peft_type`. */
+export const UNREADABLE: Readonly<Record<string, string>> = {
+  ADAMSS: `Which rows belong to which of its factors a random clustering of the base decides, which no file holds; ${IN_PYTHON}`,
+  FROD: `Its files lack a factor of every module, which PEFT solves for with the weights of the base; ${IN_PYTHON}`,
+  PSOFT: `It rotates singular vectors of the base, whose signs no file holds and every library chooses by itself; ${IN_PYTHON}`,
+  TINYLORA: `Which of its vectors is whose follows from the order of modules in PyTorch, which an export does not keep; ${IN_PYTHON}`,
   POLY: `It routes by task: ${DATA}`,
   LILY: `It routes by input: ${DATA}`,
   XLORA: `It mixes adapters by input: ${DATA}`,
   SHADOW: `It carries a state through the layers: ${DATA}`,
-  ADAPTION_PROMPT: `It attends to prompts: ${DATA}`,
-  CARTRIDGE: `It is a cache of keys and values: ${DATA}`,
+  ADAPTION_PROMPT: `It attends to prompts of its own in every layer: ${DATA}`,
   MULTITASK_PROMPT_TUNING: 'Its prompts are by task; save the prompt of one task as PROMPT_TUNING',
 };
 
 /** What to do about a type; undefined for those that nothing is known about. */
 export function unreadable(type: string): string | undefined {
-  return REASONS[type];
+  return UNREADABLE[type];
 }

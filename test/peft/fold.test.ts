@@ -5,14 +5,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { fold } from '../../runtime/fold/fold.js';
 import { readModel } from '../../src/onnx/index.js';
-import {
-  expectedLogits,
-  firstLogits,
-  peftCases,
-  peftFolder,
-  plainExports,
-  relativeError,
-} from './folders.js';
+import { expectedLogits, firstLogits, foldExports, peftCases, peftFolder, relativeError } from './folders.js';
 
 const TOLERANCE = 1e-5;
 let folder: string;
@@ -21,14 +14,8 @@ beforeAll(() => {
 });
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-/** Every export for methods at every kind of site; one of each exporter for the others. */
-const EVERYWHERE = ['lora', 'lora-embedding', 'lora-bias', 'dora', 'ia3', 'ln-tuning', 'tokens'];
-
 describe.each(peftCases(({ folds }) => folds))('$name', (one) => {
-  const exports = plainExports(one.architecture).filter(
-    ({ variant }) => variant === 'dynamic' || EVERYWHERE.includes(one.case),
-  );
-  it.each(exports)('folds into $name as in peft', async (fixture) => {
+  it.each(foldExports(one))('folds into $name as in peft', async (fixture) => {
     const out = join(folder, `${one.name}-${fixture.name}.onnx`);
     const { proof } = await fold({ model: fixture.path, adapter: peftFolder(one.name), out });
     expect(proof?.holds).toBe(true);

@@ -51,6 +51,16 @@ export function plainExports(architecture: Architecture): ModelFixture[] {
   );
 }
 
+/** Cases that fold into every export: methods at every kind of site. The others fold into one of each exporter. */
+const EVERYWHERE = ['lora', 'lora-embedding', 'lora-bias', 'dora', 'ia3', 'ln-tuning', 'tokens'];
+
+/** Exports that a folder is folded into, against what peft merges. */
+export function foldExports(one: PeftCase): ModelFixture[] {
+  return plainExports(one.architecture).filter(
+    ({ variant }) => variant === 'dynamic' || EVERYWHERE.includes(one.case),
+  );
+}
+
 /** Logits of the first row of case 0. */
 export async function firstLogits(model: Model, fixture: ModelFixture): Promise<number[]> {
   const tensors = readTensors(fixture.casesPath);

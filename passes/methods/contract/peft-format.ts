@@ -67,6 +67,8 @@ export interface PeftFormat {
   accompany?(modules: readonly WrittenModule[]): PeftConfig | string;
   /** By kind of site and role. */
   readonly tensors: { readonly [Kind in SiteKind]?: Readonly<Record<string, PeftTensor>> };
+  /** Parts of keys of tensors that are saved for training alone. */
+  readonly ignores?: readonly string[];
   /** Tensors that all modules share, by role. */
   readonly shared?: Readonly<Record<string, PeftTensor>>;
   readonly whole?: PeftWhole;

@@ -64,6 +64,8 @@ export const loraFormat: PeftFormat = {
     linear: { ...linear, bias: { key: 'base_layer.bias' }, shift: { key: 'lora_B.bias' } },
     embedding,
   },
+  // What MonteCLoRA samples with, and VeLoRA packs activations with.
+  ignores: ['.lora_monteclora_sampler.', '.lora_velora_embed'],
   patterns,
   settings: (config, module) => ({
     ...rank(config),
