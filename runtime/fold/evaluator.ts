@@ -5,7 +5,7 @@ import { encodeModel } from '../../src/onnx/index.js';
 import { printModel } from '../../src/text/index.js';
 import { shapeOf } from '../../src/value-type.js';
 import type { HostTensor } from '../host-tensor.js';
-import { type Session, SessionHost } from '../session.js';
+import { type Session, SessionHost, type SessionOptions } from '../session.js';
 import { Lanes } from './lanes.js';
 
 /** One evaluation of a formula. */
@@ -31,6 +31,12 @@ export class FormulaEvaluator {
   readonly #host = new SessionHost();
   readonly #sessions = new Map<string, Promise<Session>>();
   readonly #ofFormula = new WeakMap<Model, Promise<Session>>();
+  readonly #where: Pick<SessionOptions, 'ep' | 'cpuFallback'>;
+
+  /** @param where Execution provider of the formulas; default: the CPU. */
+  constructor(where: Pick<SessionOptions, 'ep' | 'cpuFallback'> = {}) {
+    this.#where = where;
+  }
 
   /** The single output of a formula. Input buffers are given away: they are empty afterwards. */
   async run(formula: Model, feeds: Readonly<Record<string, HostTensor>>): Promise<HostTensor> {
@@ -87,7 +93,13 @@ export class FormulaEvaluator {
    * take the processor from reading and writing.
    */
   async #open(formula: Model): Promise<Session> {
-    const options = { prepack: false, memPattern: false, arena: inBlocks(formula), spin: false };
+    const options = {
+      prepack: false,
+      memPattern: false,
+      arena: inBlocks(formula),
+      spin: false,
+      ...this.#where,
+    };
     return this.#host.createSession(await encodeModel(formula), options);
   }
 }

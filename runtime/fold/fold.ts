@@ -23,6 +23,7 @@ import { digestAside } from '../digest-aside.js';
 import type { ReadPeftOptions } from '../peft/read.js';
 import { planQuantisedFold, type QuantisedChoice, type QuantisedPlan } from '../quantize/choice.js';
 import { RequantisedWeight } from '../quantize/requantised.js';
+import type { SessionOptions } from '../session.js';
 import { type VerifyOptions, type VerifyReport, verify } from '../verify.js';
 import { type WeightedOptions, weightedAdapter } from '../weighted/combine.js';
 import { refuseBaseFiles } from './base-files.js';
@@ -63,6 +64,8 @@ export interface FoldOptions {
   readonly quantised?: QuantisedChoice;
   readonly paths?: ReadonlyMap<string, string>;
   readonly write?: Pick<WriteOptions, 'externalData' | 'weights'>;
+  /** Where formulas, and the models of a verification, are computed. Default: the CPU. */
+  readonly session?: Pick<SessionOptions, 'ep' | 'cpuFallback'>;
 }
 
 export interface FoldedTensorReport {
@@ -234,7 +237,7 @@ async function writeFolded(
   out: string,
   beforeCommit: () => Promise<void>,
 ): Promise<Payloads> {
-  const evaluator = new FormulaEvaluator();
+  const evaluator = new FormulaEvaluator(options.session);
   const payloads = new Map<string, FoldedData>();
   // A formula may read a tensor that another one changes.
   const before = new Map(
@@ -301,6 +304,7 @@ async function verifyFold(
   const lossy = choice === 'requantise' && quantised.length > 0;
   return verify(unfolded, out, {
     ...(lossy ? { tolerance: REQUANTISED_TOLERANCE } : {}),
+    ...(options.session === undefined ? {} : { session: options.session }),
     ...(options.verify === true ? {} : options.verify),
   });
 }

@@ -9,11 +9,12 @@ import { choice } from './choice.js';
 import pc from './colour.js';
 import { loadUserConfig } from './config.js';
 import { addConfigOptions } from './config-option.js';
+import { addEpOptions, type EpFlags, epOptions } from './ep-option.js';
 import { integer, number, numbers, writing } from './options.js';
 import { formatPercent, print, printJson, warn } from './output.js';
 import { table } from './table.js';
 
-interface FoldFlags {
+interface FoldFlags extends EpFlags {
   readonly adapter: readonly string[];
   readonly weights?: readonly number[];
   readonly combine?: string;
@@ -96,7 +97,7 @@ export function foldCommand(): Command {
       )
       .option('--any-base', 'fold into weights other than those of the training run, or a second time'),
   );
-  return addConfigOptions(command)
+  return addConfigOptions(addEpOptions(command))
     .addHelpText(
       'after',
       `
@@ -126,6 +127,7 @@ async function run(path: string, flags: FoldFlags, command: Command): Promise<vo
     force: flags.force ?? false,
     write: { externalData: flags.externalData },
     methods: user.methods,
+    session: epOptions(flags),
     combine: {
       ...(flags.weights === undefined ? {} : { weights: flags.weights }),
       ...(flags.combine === undefined ? {} : { combination: flags.combine }),

@@ -24,6 +24,7 @@ export interface StepFlags {
   readonly clip?: number;
   readonly accumulation: number;
   readonly dropout?: number;
+  readonly lossScale?: number | 'dynamic';
   readonly recompute?: boolean | number;
   readonly set?: Record<string, unknown>;
   readonly config?: string | false;
@@ -81,6 +82,11 @@ function addGraphOptions(command: Command): Command {
     .option('--weight-decay <λ>', 'decoupled weight decay', number)
     .option('--clip <norm>', 'clip the gradient to this global norm', number)
     .option('--accumulation <n>', 'micro-batches per optimizer step', count, 1)
+    .option(
+      '--loss-scale <factor>',
+      'factor on the loss in the backward pass: a number, or dynamic (default: dynamic in float16, 1 otherwise)',
+      (text) => (text === 'dynamic' ? text : number(text)),
+    )
     .option('--dropout <p>', 'override the dropout that the adapter was inserted with', number)
     .option(
       '--recompute [groups]',
@@ -99,7 +105,7 @@ export function stepOptions(
   flags: StepFlags & { readonly loss: string },
   methods: readonly Method[] = [],
 ): StepOptions {
-  const { weightDecay, optimizerSet, clip, dropout, recompute, set } = flags;
+  const { weightDecay, optimizerSet, clip, dropout, lossScale, recompute, set } = flags;
   return {
     loss: flags.loss,
     methods,
@@ -110,6 +116,7 @@ export function stepOptions(
     accumulation: flags.accumulation,
     ...(clip === undefined ? {} : { clip }),
     ...(dropout === undefined ? {} : { dropout }),
+    ...(lossScale === undefined ? {} : { lossScale }),
     ...(recompute === undefined ? {} : { recompute }),
     ...(set === undefined ? {} : { inputs: inputSettings(set) }),
   };
