@@ -4,18 +4,15 @@ import { createRequire } from 'node:module';
 import { availableParallelism, freemem, tmpdir, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { Command } from 'commander';
+import { type ExecutionProvider, type Finding, PROVIDERS, providerOf } from '../../runtime/ep/index.js';
+import { probe } from '../../runtime/ep/probe.js';
+import { surroundings } from '../../runtime/ep/surroundings.js';
 import { createSession } from '../../runtime/session.js';
 import { EXIT } from '../errors.js';
+import { choice } from './choice.js';
 import pc from './colour.js';
 import { formatBytes, print, printJson } from './output.js';
 import { packageFile } from './package-file.js';
-
-interface Finding {
-  readonly check: string;
-  readonly ok: boolean;
-  readonly found: string;
-  readonly remedy?: string;
-}
 
 /** Throws, or says what was found. */
 interface Check {
@@ -89,8 +86,13 @@ const CHECKS: readonly Check[] = [
 export function doctorCommand(): Command {
   return new Command('doctor')
     .summary('check the installation')
+    .addOption(
+      choice('--ep <provider>', 'also check what an execution provider needs, and run a model on it', [
+        ...PROVIDERS.keys(),
+      ]),
+    )
     .option('--json', 'print a JSON report')
-    .action(async (flags: { readonly json?: boolean }) => {
+    .action(async (flags: { readonly ep?: string; readonly json?: boolean }) => {
       const findings: Finding[] = [];
       for (const { check, run, remedy } of CHECKS)
         try {
@@ -99,13 +101,21 @@ export function doctorCommand(): Command {
           const found = error instanceof Error ? error.message : String(error);
           findings.push({ check, ok: false, found, remedy });
         }
+      if (flags.ep !== undefined) findings.push(...(await checkProvider(providerOf(flags.ep))));
       if (findings.some(({ ok }) => !ok)) process.exitCode = EXIT.unexpected;
       if (flags.json === true) return printJson({ ok: findings.every(({ ok }) => ok), findings });
       for (const { check, ok, found, remedy } of findings)
         print(
-          `${ok ? pc.green('ok  ') : pc.red('fail')} ${check.padEnd(17)} ${found}${remedy === undefined ? '' : `. ${remedy}`}`,
+          `${ok ? pc.green('ok  ') : pc.red('fail')} ${check.padEnd(26)} ${found}${remedy === undefined ? '' : `. ${remedy}`}`,
         );
     });
+}
+
+/** What the provider needs; where all of it is there, whether it works. */
+async function checkProvider(provider: ExecutionProvider): Promise<Finding[]> {
+  const needed = provider.check(surroundings());
+  const findings = needed.every(({ ok }) => ok) ? [...needed, ...(await probe(provider))] : needed;
+  return findings.map((finding) => ({ ...finding, check: `${provider.id}: ${finding.check}` }));
 }
 
 function free(folder: string): string {
