@@ -31,6 +31,8 @@ export interface WeightView {
   readonly transposed: boolean;
   /** Range of output columns of the [in, out] view, for one projection of a packed weight. */
   readonly columns?: ColumnRange;
+  /** The matrix is slice `index` of `count` along the first axis of both tensors: one of several experts in one. */
+  readonly slice?: { readonly index: number; readonly count: number };
   /** Factor the op multiplies the weight by (Gemm alpha); deltas on the stored weight are divided by it. */
   readonly scale: number;
   /** The value the consuming op reads: `value` itself, or the end of a Transpose/Reshape/Identity/Cast chain. */
@@ -99,6 +101,15 @@ export interface SiteBias {
   readonly included: boolean;
 }
 
+/** One of several column ranges, side by side, of a value that `node` reads at input `index`. */
+export interface PackedRange {
+  readonly node: Node;
+  readonly index: number;
+  /** Columns of every range, in order, and which of them is meant. */
+  readonly widths: readonly number[];
+  readonly part: number;
+}
+
 /** `y = x W + b` with `x` [..., in], `W` [in, out], `b` [out]. */
 export interface LinearSite extends SiteBase {
   readonly kind: 'linear';
@@ -114,6 +125,8 @@ export interface LinearSite extends SiteBase {
   readonly y: Value | undefined;
   /** Axis of `y` that holds the `out` features: -1, or 1 for Conv. */
   readonly yAxis: number;
+  /** Where `y` is of a packed linear and a fused op takes it apart inside: the site's own part of what the op reads. */
+  readonly range?: PackedRange;
   readonly weight: WeightView;
   readonly bias?: SiteBias;
   readonly inDim: number;

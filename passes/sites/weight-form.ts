@@ -18,6 +18,8 @@ export interface MatrixLayout {
   readonly transposed: boolean;
   /** The site's matrix is this range of the tensor's columns. */
   readonly range?: ColumnRange;
+  /** The tensor holds `count` matrices along its first axis, of which this is number `index`. */
+  readonly slice?: WeightView['slice'];
   /** The site's matrix is the tensor times this factor. */
   readonly scale: number;
   /** Rows of the matrix: `in` of a linear, `vocab` of an embedding. */
@@ -37,13 +39,21 @@ export function consumedLayout(weight: WeightView, rows: number): MatrixLayout {
 }
 
 function layout(
-  { columns: range, scale }: WeightView,
+  { columns: range, slice, scale }: WeightView,
   rows: number,
   dims: readonly number[],
   transposed: boolean,
 ): MatrixLayout {
-  const columns = dims.reduce((product, dim) => product * dim, 1) / rows;
-  return { dims, transposed, scale, rows, columns, ...(range === undefined ? {} : { range }) };
+  const columns = dims.reduce((product, dim) => product * dim, 1) / rows / (slice?.count ?? 1);
+  return {
+    dims,
+    transposed,
+    scale,
+    rows,
+    columns,
+    ...(range === undefined ? {} : { range }),
+    ...(slice === undefined ? {} : { slice }),
+  };
 }
 
 /** The site's matrix [rows, range of columns] of a tensor in `layout`. */
@@ -55,20 +65,28 @@ export function toMatrix(op: Ops, tensor: Value, { range, scale, ...whole }: Mat
 
 /** Inverse of `toMatrix`: the tensor with a new matrix in it; columns outside the range are those of `tensor`. */
 export function fromMatrix(op: Ops, matrix: Value, tensor: Value, layout: MatrixLayout): Value {
-  const { dims, transposed, range, scale, columns } = layout;
+  const { dims, transposed, range, slice, scale, columns } = layout;
   let w = scale === 1 ? matrix : op.Div(matrix, scale);
   if (range !== undefined) w = within(op, w, () => wholeMatrix(op, tensor, layout), range, columns, 1);
   if (transposed) w = op.Transpose(w, { perm: [1, 0] });
+  if (slice !== undefined) {
+    const [start, end] = [slice.index, slice.index + 1];
+    return within(op, op.Unsqueeze(w, [0]), () => tensor, { start, end }, slice.count, 0);
+  }
   return dims.length === 2 ? w : op.Reshape(w, dims);
 }
 
 function wholeMatrix(
   op: Ops,
   tensor: Value,
-  { dims, transposed, rows, columns }: Omit<MatrixLayout, 'range' | 'scale'>,
+  { dims, transposed, rows, columns, slice }: Omit<MatrixLayout, 'range' | 'scale'>,
 ): Value {
   const flat =
-    dims.length === 2 ? tensor : op.Reshape(tensor, transposed ? [columns, rows] : [rows, columns]);
+    slice !== undefined
+      ? op.Squeeze(op.Slice(tensor, [slice.index], [slice.index + 1], [0]), [0])
+      : dims.length === 2
+        ? tensor
+        : op.Reshape(tensor, transposed ? [columns, rows] : [rows, columns]);
   return transposed ? op.Transpose(flat, { perm: [1, 0] }) : flat;
 }
 

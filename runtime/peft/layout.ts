@@ -75,14 +75,16 @@ class MovedData implements TensorData {
   }
 }
 
-/** Whether a tensor of PEFT has the shape, up to padding and to the spatial axes of a 1 × 1 convolution. */
+/** Whether a tensor of PEFT has the shape, up to padding and to the window of a convolution. */
 export function fitsShape(
   { padded }: PeftTensor,
   dims: readonly number[],
   wanted: readonly number[],
 ): boolean {
   if (dims.join() === wanted.join()) return true;
-  if (wanted.length === 2 && dims.length > 2) return dims.every((dim, axis) => dim === (wanted[axis] ?? 1));
+  // A convolution's matrix is over patches: [out, channels, window…] flattened.
+  if (wanted.length === 2 && dims.length > 2)
+    return dims[0] === wanted[0] && countOf(dims) === countOf(wanted);
   return padded === true && within(dims, wanted);
 }
 

@@ -56,6 +56,7 @@ export async function checkAdapter(
   options: InsertOptions & { readonly folds?: boolean },
 ): Promise<AdapterCheck> {
   const { folds = true, ...settings } = options;
+  const paths = options.paths === undefined ? {} : { paths: options.paths };
   const folder = mkdtempSync(join(tmpdir(), 'models-'));
   try {
     const model = readModel(path);
@@ -71,7 +72,7 @@ export async function checkAdapter(
         force: true,
       });
       const attached = readModel(path);
-      attachAdapter(attached, record, await modelTensors(await readAdapter(file)));
+      attachAdapter(attached, record, await modelTensors(await readAdapter(file)), paths);
       adapted = await outputsOf(host, attached, batches);
       effect = worst(base, adapted);
       if (effect > EFFECT * tolerance) break;
@@ -79,7 +80,7 @@ export async function checkAdapter(
     const check = { effect, tolerance, sites: record.sites.length };
     if (!folds) return { ...check, error: 0, proved: true };
     const out = join(folder, 'merged.onnx');
-    const { proof } = await fold({ model: path, adapter: file, out });
+    const { proof } = await fold({ model: path, adapter: file, out, ...paths });
     const folded = await outputsOf(host, out, batches);
     return { ...check, error: worst(adapted, folded), proved: proof?.holds === true };
   } finally {

@@ -46,6 +46,8 @@ export interface CheckedFixture {
   readonly fixed?: Readonly<Record<string, number | boolean>>;
   /** Torch's modules with weights, the oracle for paths. Absent where the graph comes from elsewhere. */
   readonly modules?: readonly TorchModule[];
+  /** Paths of tensors whose names the exporter lost, as a user would give them (`insert({paths})`). */
+  readonly paths?: Readonly<Record<string, string>>;
   /** Paths of tables that the exporter folded into something else. */
   readonly absent?: readonly string[];
   /** Path of a weight of torch that is no site, and why. */

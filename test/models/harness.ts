@@ -60,7 +60,9 @@ export function checkModel(fixture: CheckedFixture, done: (row: ModelRow) => voi
       sites.sites.filter((site) => site.kind === 'linear' && site.packedIn === undefined).map(modulePath),
     ),
   ];
+  const paths = new Map(Object.entries(fixture.paths ?? {}));
   const lora = {
+    paths,
     method: 'lora',
     config: { rank: fixture.lora?.rank ?? 2, alpha: fixture.lora?.alpha ?? 3 },
     targeting: { targets: [...linears] },
@@ -118,6 +120,7 @@ export function checkModel(fixture: CheckedFixture, done: (row: ModelRow) => voi
     withinLimits([limits.insert, limits.second, limits.fold], row, 'second', async () => {
       const check = await checkAdapter(host, path, inputs, {
         method: SECOND,
+        paths,
         targeting: { targets: [...linears] },
       });
       expect(check.proved).toBe(true);
@@ -130,7 +133,13 @@ export function checkModel(fixture: CheckedFixture, done: (row: ModelRow) => voi
     const places = sites.sites.filter((site) => site.kind === kind);
     test.skipIf(places.length === 0)(`${method} inserts at every ${kind}`, async () => {
       const targeting = { targets: [...new Set(places.map(modulePath))] };
-      const check = await checkAdapter(host, path, inputs, { method, config, targeting, folds: false });
+      const check = await checkAdapter(host, path, inputs, {
+        paths,
+        method,
+        config,
+        targeting,
+        folds: false,
+      });
       expect(check.effect).toBeGreaterThan(EFFECT * check.tolerance);
       row[field] = true;
     });

@@ -2,6 +2,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import ort from 'onnxruntime-node';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { attachAdapter, insert } from '../../passes/insert/insert.js';
 import type { InsertEntry } from '../../passes/insert/plan.js';
@@ -20,6 +21,7 @@ import { readModel } from '../../src/onnx/index.js';
 import { parseModel, printModel } from '../../src/text/index.js';
 import { randomParameters } from '../helpers/adapters.js';
 import { fixturePath } from '../helpers/fixtures.js';
+import { numbers, runModel } from '../helpers/run.js';
 import { decoderOf, generate, off } from './decoding.js';
 
 const path = fixturePath('decoders', 'gpt2.merged.onnx');
@@ -157,6 +159,52 @@ describe('a merged decoder', () => {
       }),
     );
   });
+});
+
+/** One linear behind two branches, whose bias each branch stores for itself. */
+const BIASES = `
+<ir_version: 8, opset_import: ["": 17]>
+g (float[n,3] x, bool[1] go) => (float[n,2] y) <float[3,2] "layer.weight" = {1, 2, 3, -1, 0.5, 2}>
+{
+  y = If (go) <
+    then_branch = t () => (float[n,2] a) <float[2] then_bias = {0.5, -1}> {
+      h = MatMul(x, "layer.weight")
+      a = Add(h, then_bias)
+    },
+    else_branch = e () => (float[n,2] b) <float[2] else_bias = {0.5, -1}> {
+      m = MatMul(x, "layer.weight")
+      s = Add(m, else_bias)
+      b = Relu(s)
+    }
+  >
+}`;
+
+test('a bias that both branches store is folded into both', async () => {
+  const model = parseModel(BIASES);
+  const { record } = insert(model, { method: 'bitfit', targeting: { targets: ['layer'] } });
+  expect(record.sites).toHaveLength(1);
+  const tensors = randomParameters(record, model);
+  const adapter = join(folder, 'biases.safetensors');
+  await writeAdapter(adapter, record, tensors);
+  const unfolded = parseModel(BIASES);
+  attachAdapter(unfolded, record, tensors);
+  const out = join(folder, 'biases.onnx');
+  const report = await fold({ model: parseModel(BIASES), adapter, out });
+  expect(report.proof?.holds).toBe(true);
+  expect(report.tensors.map(({ name }) => name).sort()).toEqual(['else_bias', 'then_bias']);
+  for (const go of [0, 1]) {
+    const feeds = {
+      x: new ort.Tensor('float32', Float32Array.of(1, -2, 3, 0.3, 0.1, 2), [2, 3]),
+      go: new ort.Tensor('bool', Uint8Array.of(go), [1]),
+    };
+    const [wanted, found, base] = await Promise.all(
+      [unfolded, readModel(out), parseModel(BIASES)].map(async (one) =>
+        numbers((await runModel(one, feeds)).y),
+      ),
+    );
+    expect(off(found!, wanted!)).toBeLessThan(1e-6);
+    expect(off(base!, wanted!)).toBeGreaterThan(1e-2);
+  }
 });
 
 const LOOP = `

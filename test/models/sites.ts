@@ -21,9 +21,9 @@ export interface SiteCheck {
 
 export function checkSites(
   model: Model,
-  { modules = [], absent = [], unfound = {} }: CheckedFixture,
+  { modules = [], absent = [], unfound = {}, paths = {} }: CheckedFixture,
 ): SiteCheck {
-  const sites = findSites(model);
+  const sites = findSites(model, { paths: new Map(Object.entries(paths)) });
   const kinds: Partial<Record<SiteKind, number>> = {};
   const whole = sites.filter((site) => site.kind !== 'linear' || site.packedIn === undefined);
   for (const { kind, callOf } of whole) if (callOf === undefined) kinds[kind] = (kinds[kind] ?? 0) + 1;

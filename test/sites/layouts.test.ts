@@ -1,6 +1,7 @@
 import type ort from 'onnxruntime-node';
 import { expect, test } from 'vitest';
 import { findWeightSites, type LinearSite } from '../../passes/sites/index.js';
+import { selectSites } from '../../passes/sites/targeting.js';
 import { attr } from '../../src/attribute.js';
 import { Graph, type Value } from '../../src/graph.js';
 import { expectLinear, feed, floats, ints, Sketch } from './graphs.js';
@@ -212,22 +213,48 @@ test('an output that others read too does not take the bias in', () => {
   expect(site.bias).toBeUndefined();
 });
 
-test('no sites: two activations, constants only, integer tables, 3×3 and strided and grouped Conv, batched weights', () => {
+test('no sites: two activations, constants only, integer tables', () => {
   const s = new Sketch();
   const x = s.input('x', [2, 4, 4]);
-  const image = s.input('image', [1, 4, 5, 5]);
   const ids = s.input('ids', [3], 'int64');
   s.output(s.node('MatMul', [x, s.node('Relu', [x])]), [2, 4, 4]);
   const constant = s.node('Sqrt', [s.weight('c', floats([4, 4]))]);
   s.output(s.node('MatMul', [constant, s.weight('c.weight', floats([4, 4], 2))]), [4, 4]);
   s.output(s.node('Gather', [s.weight('table', ints([1, 2, 3, 4], [2, 2])), ids]), [3, 2]);
-  s.output(s.node('Conv', [image, s.weight('k3', floats([4, 4, 3, 3]))]), [1, 4, 3, 3]);
-  const strides = { strides: attr.ints([2, 2]) };
-  s.output(s.node('Conv', [image, s.weight('k1', floats([4, 4, 1, 1]))], strides), [1, 4, 3, 3]);
-  const group = { group: attr.int(2) };
-  s.output(s.node('Conv', [image, s.weight('kg', floats([4, 2, 1, 1]))], group), [1, 4, 5, 5]);
-  s.output(s.node('MatMul', [x, s.weight('batched', floats([2, 4, 3]))]), [2, 4, 3]);
+  s.output(s.node('Gather', [s.weight('tables', floats([2, 3, 4])), ids]), [3, 3, 4]);
   expect(findWeightSites(s.model)).toEqual([]);
+});
+
+test('3×3, strided and grouped Conv: linears over patches, without an output to add to', () => {
+  const s = new Sketch();
+  const image = s.input('image', [1, 4, 5, 5]);
+  s.output(s.node('Conv', [image, s.weight('k3.weight', floats([6, 4, 3, 3]))]), [1, 6, 3, 3]);
+  const strides = { strides: attr.ints([2, 2]) };
+  s.output(s.node('Conv', [image, s.weight('k1.weight', floats([6, 4, 1, 1]))], strides), [1, 6, 3, 3]);
+  const group = { group: attr.int(2) };
+  s.output(s.node('Conv', [image, s.weight('kg.weight', floats([6, 2, 1, 1]))], group), [1, 6, 5, 5]);
+  const found = findWeightSites(s.model).map(
+    (site) => site.kind === 'linear' && [site.path, site.inDim, site.outDim, site.patches, site.y],
+  );
+  expect(found).toEqual([
+    ['k3', 36, 6, true, undefined],
+    ['k1', 4, 6, true, undefined],
+    ['kg', 2, 6, true, undefined],
+  ]);
+  expect(() => selectSites(findWeightSites(s.model), { targets: 'all-linear' })).toThrow('No module is left');
+});
+
+test('slices of a batched weight are linears of their own', () => {
+  const s = new Sketch();
+  const x = s.input('x', [2, 4, 4]);
+  s.output(s.node('MatMul', [x, s.weight('experts.up', floats([2, 4, 3]))]), [2, 4, 3]);
+  const found = findWeightSites(s.model).map(
+    (site) => site.kind === 'linear' && [site.path, site.inDim, site.outDim, site.weight.slice],
+  );
+  expect(found).toEqual([
+    ['experts.up.0', 4, 3, { index: 0, count: 2 }],
+    ['experts.up.1', 4, 3, { index: 1, count: 2 }],
+  ]);
 });
 
 test('a Transpose that interleaves axes is no matrix layout', () => {

@@ -145,10 +145,10 @@ describe('attentions', () => {
     ]);
   });
 
-  test('scores of two products, scores behind a tanh, heads of unknown number: no site, and roles all the same', () => {
+  test('scores of two products, scores behind two caps, heads of unknown number: no site, and roles all the same', () => {
     const shapes: readonly (readonly [string, (op: Ops, q: Value, k: Value) => Value])[] = [
       ['two products', (op, q, k) => op.Add(op.MatMul(q, k), op.MatMul(op.Mul(q, 2), k))],
-      ['softcap', (op, q, k) => op.Tanh(op.MatMul(q, k))],
+      ['two caps', (op, q, k) => op.Tanh(op.Tanh(op.MatMul(q, k)))],
     ];
     for (const [name, scores] of shapes) {
       const made = model(17, ({ op, input, linear }) => {

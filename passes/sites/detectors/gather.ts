@@ -1,6 +1,7 @@
 /** `Gather(table, ids)` over rows of a constant matrix: an embedding. */
 import type { Detector } from '../draft.js';
 import { embeddingDraft } from '../embedding.js';
+import { selectedExperts } from '../experts.js';
 import { intAttribute, payloadOf } from '../payload.js';
 import { integerTable } from './quantized-gather.js';
 
@@ -12,6 +13,8 @@ export const gather: Detector = {
     // A scalar index picks one row of a parameter; that is indexing, not a lookup.
     if (payloadOf(ids)?.dims.length === 0) return [];
     const draft = embeddingDraft(node, 0, ids, node.output(0));
-    return draft === undefined ? integerTable(node) : [draft];
+    if (draft !== undefined) return [draft];
+    const experts = selectedExperts(node);
+    return experts.length > 0 ? experts : integerTable(node);
   },
 };

@@ -6,6 +6,7 @@ import { conv } from './conv.js';
 import { einsum } from './einsum.js';
 import { embedLayerNorm } from './embed-layer-norm.js';
 import { gather } from './gather.js';
+import { gatherNd } from './gather-nd.js';
 import { gemm } from './gemm.js';
 import { matMul } from './matmul.js';
 import { quantizedLinear } from './matmul-nbits.js';
@@ -21,6 +22,7 @@ const DETECTORS: ReadonlyMap<string, Detector> = new Map(
     quantizedGather,
     einsum,
     gather,
+    gatherNd,
     embedLayerNorm,
   ].flatMap((detector) => detector.ops.map((op) => [op, detector] as const)),
 );

@@ -1,5 +1,6 @@
 /** `MatMul(x, W)` and `FusedMatMul(x, W)` of ONNX Runtime, which adds transposition and a factor. */
 import type { Detector } from '../draft.js';
+import { expertDrafts } from '../experts.js';
 import { linearDraft, linearWeight } from '../linear.js';
 import { floatAttribute, intAttribute } from '../payload.js';
 import { traceConstant } from '../weight.js';
@@ -15,7 +16,7 @@ export const matMul: Detector = {
       transposed: intAttribute(node, 'transB', 0) === 1,
       scale: floatAttribute(node, 'alpha', 1),
     });
-    if (weight === undefined) return [];
+    if (weight === undefined) return node.op === 'MatMul' ? expertDrafts(node, 1, x, false) : [];
     const xAxis = intAttribute(node, 'transA', 0) === 1 ? -2 : -1;
     return [linearDraft({ node, x, xAxis, y: node.output(0), weight })];
   },

@@ -5,6 +5,7 @@ import type { Draft } from '../draft.js';
 import { exporterOf } from '../exporters/index.js';
 import type { PathGuess } from '../site.js';
 import { biasName } from './bias-name.js';
+import { expertName } from './expert-name.js';
 import { foldedFrom } from './folded-from.js';
 import { manifest } from './manifest.js';
 import { nameScopes } from './name-scopes.js';
@@ -19,6 +20,7 @@ import { weightName } from './weight-name.js';
 const SOURCES: readonly PathSource[] = [
   userMap,
   manifest,
+  expertName,
   nameScopes,
   foldedFrom,
   weightName,
@@ -56,11 +58,16 @@ export function nameDrafts(
   for (const source of SOURCES)
     for (const [draft, { path, confidence }] of source.propose(context))
       guesses.get(draft)?.push({
-        path: source.spelling === 'exporter' ? normalise(path) : path,
+        path: (source.spelling === 'exporter' ? normalise(path) : path) + numberOf(draft),
         confidence,
         source: source.id,
       });
   return resolve(drafts, guesses);
+}
+
+/** Experts in one tensor are numbered. */
+function numberOf({ weight: { slice } }: Draft): string {
+  return slice === undefined ? '' : `.${slice.index}`;
 }
 
 function group(

@@ -38,7 +38,7 @@ export function structureOf(
 ): Structure {
   const places = new Map(order.map((node, i) => [node, i] as const));
   const linears = linearsOf(
-    weights.filter((site) => site.kind === 'linear'),
+    weights.filter((site) => site.kind === 'linear').filter(({ weight }) => weight.slice === undefined),
     places,
   );
   const embeddings = weights.filter((site) => site.kind === 'embedding');
