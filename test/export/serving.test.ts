@@ -21,7 +21,7 @@ import { readModel } from '../../src/onnx/index.js';
 import type { Tensor } from '../../src/tensor.js';
 import { cli, cliJson, temporaryFolder } from '../cli/support.js';
 import { randomParameters } from '../helpers/adapters.js';
-import { modelFixture } from '../helpers/fixtures.js';
+import { fixturePath, modelFixture } from '../helpers/fixtures.js';
 import { type Feeds, numbers, runModel } from '../helpers/run.js';
 import { everywhere, testSettings } from '../methods/battery.js';
 
@@ -223,6 +223,33 @@ describe('names of other tools', () => {
     expect(Array.from(numbersOf(await loadTensor(tensor)))).toEqual(
       Array.from(raw, (value) => Math.fround(value * 1.5)),
     );
+  });
+
+  it('of a packed projection are those of its parts', async () => {
+    const phi3 = fixturePath('zoo', 'phi3.dynamo.dynamic.onnx');
+    const packed = 'model.layers.0.self_attn.qkv_proj';
+    const { file } = await adapterOf(phi3, 1, [lora(2, 3, ['qkv_proj', 'gate_up_proj'])]);
+    const whole = await servingTensors(file, { names: 'olive' });
+    const numbersAt = async (tensors: ReadonlyMap<string, Tensor>, name: string) =>
+      Array.from(numbersOf(await loadTensor(tensors.get(name)!)));
+    const parts = await servingTensors(file, { names: 'genai', model: readModel(phi3) });
+    const B = await numbersAt(whole, `${packed}.lora_B.weight`);
+    const joined: number[][] = [[], []];
+    for (const part of ['q_proj', 'k_proj', 'v_proj']) {
+      const path = `model.layers.0.attn.${part}`;
+      expect(await numbersAt(parts, `${path}.lora_A.MatMul.weight`)).toEqual(
+        await numbersAt(whole, `${packed}.lora_A.weight`),
+      );
+      const own = await numbersAt(parts, `${path}.lora_B.MatMul.weight`);
+      for (const [row, all] of joined.entries())
+        all.push(...own.slice((row * own.length) / 2, ((row + 1) * own.length) / 2));
+    }
+    expect(joined.flat()).toEqual(B);
+    expect([...parts.keys()]).toContain('model.layers.0.mlp.gate_proj.lora_A.MatMul.weight');
+    await expect(servingTensors(file, { names: 'genai' })).rejects.toMatchObject({ code: 'E_UNSUPPORTED' });
+    await expect(serve({ model: phi3, adapter: file, names: 'genai' })).rejects.toMatchObject({
+      code: 'E_UNSUPPORTED',
+    });
   });
 
   it('are refused for what those tools do not have', async () => {
