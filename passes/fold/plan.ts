@@ -115,8 +115,11 @@ export function planFold(base: Model, record: AdapterRecord, options: PlanFoldOp
   }
   const byTensor = new Map<Value, FoldedSite[]>();
   for (const [site, layers] of stacks)
-    for (const [slot, stored] of changedTensors(site, layers))
+    for (const [slot, stored] of changedTensors(site, layers)) {
       push(byTensor, stored.value, { site, slot, stored, layers });
+      for (const twin of ownTensors([...sites.values()], site, slot))
+        push(byTensor, twin.stored.value, { ...twin, slot, layers });
+    }
   const planner = new Planner(valueNames(base), [...sites.values()], options);
   for (const [weight, folded] of byTensor) planner.add(weight, folded);
   return { tasks: planner.tasks, copies: planner.copies, impossible, quantised: [...quantised] };
@@ -161,6 +164,22 @@ function changedTensors(site: Site, layers: readonly FoldLayer[]): [string, Stor
   return Object.entries(storedOf(site)).filter(([slot]) => after[slot] !== before[slot]);
 }
 
+/** Tensors that further calls of a module store for themselves: a bias in each branch of an If. */
+function ownTensors(
+  sites: readonly Site[],
+  of: Site,
+  slot: string,
+): { readonly site: Site; readonly stored: StoredTensor }[] {
+  const seen = new Set<Value | undefined>([storedOf(of)[slot]?.value]);
+  return sites.flatMap((site) => {
+    if (site.kind !== of.kind || site.callOf !== of.path) return [];
+    const stored = storedOf(site)[slot];
+    if (stored === undefined || seen.has(stored.value)) return [];
+    seen.add(stored.value);
+    return [{ site, stored }];
+  });
+}
+
 class Planner {
   readonly tasks: FoldTask[] = [];
   readonly copies: SharedWeight[] = [];
@@ -194,7 +213,9 @@ class Planner {
 
   /** Readers of a weight that want the folded numbers: the first node on the way to the op, at every call. */
   #uses(weight: Value, group: readonly FoldedSite[]): Use[] {
-    const slots = new Map(group.map(({ site, slot }) => [siteKey(site), slot]));
+    const slots = new Map(
+      group.map(({ site: { kind, path, callOf = path }, slot }) => [siteKey({ kind, path: callOf }), slot]),
+    );
     const nodes = new Set<Node>();
     for (const site of this.sites) {
       const slot = slots.get(siteKey({ kind: site.kind, path: site.callOf ?? site.path }));

@@ -14,6 +14,7 @@ import { writeAdapter } from '../../runtime/adapter-file.js';
 import { artifactsInMemory } from '../../runtime/artifacts.js';
 import { fold } from '../../runtime/fold/fold.js';
 import { datasetOf } from '../../runtime/library/dataset.js';
+import { insert as insertDerived } from '../../runtime/library/insert.js';
 import { train } from '../../runtime/train/train.js';
 import { walkGraphs, walkNodes } from '../../src/graph.js';
 import { inferModel } from '../../src/infer/index.js';
@@ -181,7 +182,7 @@ g (float[n,3] x, bool[1] go) => (float[n,2] y) <float[3,2] "layer.weight" = {1, 
 
 test('a bias that both branches store is folded into both', async () => {
   const model = parseModel(BIASES);
-  const { record } = insert(model, { method: 'bitfit', targeting: { targets: ['layer'] } });
+  const { record } = await insertDerived(model, { method: 'bitfit', targeting: { targets: ['layer'] } });
   expect(record.sites).toHaveLength(1);
   const tensors = randomParameters(record, model);
   const adapter = join(folder, 'biases.safetensors');
