@@ -194,7 +194,7 @@ export interface SublayerSite extends SiteBase {
 export interface AttentionSite extends SiteBase {
   readonly kind: 'attention';
   readonly node: Node;
-  /** What the score product reads: [batch, heads, time, head]. */
+  /** What the score product reads: [batch, heads, time, head], or [batch·heads, time, head]. */
   readonly query: { readonly node: Node; readonly index: number };
   /** The Softmax over [batch, heads, time, keys], its scores at input 0; and the product of its output with the values. */
   readonly softmax: Node;

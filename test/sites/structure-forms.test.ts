@@ -179,6 +179,88 @@ describe('attentions', () => {
     ]);
   });
 
+  /** Attention in a form, over keys and values that others may stand in front of. */
+  const FORMS: Readonly<
+    Record<string, (op: Ops, sides: readonly Value[], front?: readonly Value[]) => Value>
+  > = {
+    'with a soft cap': (op, [q, k, v], front = []) => {
+      const [keys, values] = [k, v].map((side, i) => inFront(op, split(op, side as Value, 2, 4), front[i]));
+      const scores = op.Mul(
+        op.MatMul(split(op, q as Value, 2, 4), op.Transpose(keys as Value, { perm: [0, 1, 3, 2] })),
+        0.5,
+      );
+      const capped = op.Mul(op.Tanh(op.Div(scores, 1.5)), 1.5);
+      return join(op, op.MatMul(op.Softmax(capped), values as Value), 8);
+    },
+    'with batch and heads in one axis (BLOOM)': (op, [q, k, v], front = []) => {
+      const sides = [q, k, v].map((side, i) =>
+        op.Reshape(
+          inFront(op, split(op, side as Value, 2, 4), front[i - 1]),
+          op.Concat(
+            [
+              [-1],
+              op.Slice(op.Shape(inFront(op, split(op, side as Value, 2, 4), front[i - 1])), [2], [4], [0]),
+            ],
+            { axis: 0 },
+          ),
+        ),
+      );
+      const [queries, keys, values] = sides as [Value, Value, Value];
+      const scores = op.Mul(op.MatMul(queries, op.Transpose(keys, { perm: [0, 2, 1] })), 0.5);
+      const mixed = op.MatMul(op.Softmax(scores), values);
+      return join(
+        op,
+        op.Reshape(mixed, op.Concat([[-1, 2], op.Slice(op.Shape(mixed), [1], [3], [0])], { axis: 0 })),
+        8,
+      );
+    },
+    'time first (torch.nn.MultiheadAttention)': (op, [q, k, v], front = []) => {
+      const sides = [q, k, v].map((side, i) => {
+        const first = op.Transpose(side as Value, { perm: [1, 0, 2] });
+        const flat = op.Transpose(op.Reshape(first, [3, 4, 4]), { perm: [1, 0, 2] });
+        const more = front[i - 1];
+        return more === undefined
+          ? flat
+          : op.Concat([op.Reshape(op.Expand(op.Unsqueeze(more, [0]), [2, 2, 2, 4]), [4, 2, 4]), flat], {
+              axis: 1,
+            });
+      });
+      const [queries, keys, values] = sides as [Value, Value, Value];
+      const weights = op.Softmax(op.MatMul(op.Mul(queries, 0.5), op.Transpose(keys, { perm: [0, 2, 1] })));
+      const first = op.Reshape(op.Transpose(op.MatMul(weights, values), { perm: [1, 0, 2] }), [3, 2, 8]);
+      return op.Transpose(first, { perm: [1, 0, 2] });
+    },
+  };
+  /** [heads, length, head] in front of [batch, heads, time, head]. */
+  const inFront = (op: Ops, side: Value, more: Value | undefined): Value =>
+    more === undefined
+      ? side
+      : op.Concat([op.Expand(op.Unsqueeze(more, [0]), [2, 1, 1, 1]), side], { axis: 2 });
+
+  test.each(Object.entries(FORMS))(
+    '%s: more keys and values are as if they were its own',
+    async (_name, form) => {
+      const build = (whole: boolean) =>
+        model(17, ({ op, input, linear, weight }) => {
+          const x = input('x', [2, 3, 8]);
+          const sides = ['q', 'k', 'v'].map((name) => linear(name, x, 8, 8));
+          const front = whole ? [weight('keys', [2, 2, 4], 9), weight('values', [2, 2, 4], 10)] : [];
+          return { y: form(op, sides, front) };
+        });
+      const made = build(false);
+      const [site] = only(findSites(made), 'attention');
+      expect(site).toMatchObject({ heads: 2, keyValueHeads: 2, headDim: 4 });
+      if (site === undefined) return;
+      replace(made, site, (_view, b) => ({
+        keys: b.constant(floats([2, 2, 4], 9)),
+        values: b.constant(floats([2, 2, 4], 10)),
+      }));
+      const x = feed([2, 3, 8]);
+      const [ours, theirs] = [await runModel(made, { x }), await runModel(build(true), { x })];
+      for (const [i, y] of numbers(theirs.y).entries()) expect(numbers(ours.y)[i]).toBeCloseTo(y, 5);
+    },
+  );
+
   test('projections packed head by head (GPT-NeoX), and one key head for all queries', () => {
     const made = model(17, ({ op, input, linear }) => {
       const x = input('x', ['b', 't', 8]);

@@ -44,7 +44,8 @@ export const attention: Kind<AttentionSite> = {
           const factor = site.scale * site.keyScale;
           const spread = typed(op, repeated(op, keys, site), dtypeOf(query.node.input(query.index)));
           const perm = rankOf(keys) === 4 ? [0, 1, 3, 2] : [0, 2, 1];
-          const raw = op.MatMul(query.node.input(query.index), op.Transpose(spread, { perm }));
+          const queries = byHead(op, query.node.input(query.index), site);
+          const raw = likeRank(op, op.MatMul(queries, op.Transpose(spread, { perm })), scores);
           const scaled = capped(op, factor === 1 ? raw : op.Mul(raw, factor), site.cap);
           const joint = op.Concat([typed(op, scaled, dtypeOf(scores)), scores], { axis: -1 });
           return {
@@ -60,8 +61,9 @@ export const attention: Kind<AttentionSite> = {
           const length = lengthOf(values, site);
           const own = product.node.output(0);
           const dtype = dtypeOf(own);
-          const share = typed(op, op.Slice(weights, [0], [length], [-1]), dtype);
-          const added = op.MatMul(share, typed(op, repeated(op, values, site), dtype));
+          const share = byHead(op, typed(op, op.Slice(weights, [0], [length], [-1]), dtype), site);
+          const mixed = op.MatMul(share, typed(op, repeated(op, values, site), dtype));
+          const added = likeRank(op, mixed, own);
           return {
             at: { after: product.node },
             redirects: [{ from: own, to: op.Add(own, added) }],
@@ -72,6 +74,18 @@ export const attention: Kind<AttentionSite> = {
     };
   },
 };
+
+/** [batch·heads, …] as [batch, heads, …]. */
+function byHead(op: Ops, value: Value, { heads }: AttentionSite): Value {
+  if (rankOf(value) !== 3) return value;
+  return op.Reshape(value, op.Concat([[-1, heads], op.Slice(op.Shape(value), [1], [3], [0])], { axis: 0 }));
+}
+
+/** [batch, heads, …] as [batch·heads, …] where `like` has these axes. */
+function likeRank(op: Ops, value: Value, like: Value): Value {
+  if (rankOf(like) !== 3) return value;
+  return op.Reshape(value, op.Concat([[-1], op.Slice(op.Shape(value), [2], [4], [0])], { axis: 0 }));
+}
 
 /** c·tanh(scores / c) */
 function capped(op: Ops, scores: Value, cap: number | undefined): Value {

@@ -79,7 +79,11 @@ function written(softmax: Node, linears: Linears): AttentionCore | undefined {
   const queries = scores.product.input(0);
   const keys = scores.product.input(1);
   const headDim = sizeAt(queries, -1);
-  const heads = sizeAt(queries, 1) ?? sizeAt(softmax.output(0), 1);
+  const sides = [queries, keys, values];
+  const flat = sides.every((side) => rankOf(side) === 3);
+  const heads = flat
+    ? flattenedHeads(queries, headDim)
+    : (sizeAt(queries, 1) ?? sizeAt(softmax.output(0), 1));
   const width = heads === undefined || headDim === undefined ? undefined : heads * headDim;
   const query = projection(queries, width, linears);
   const key = projection(keys, undefined, linears);
@@ -104,13 +108,13 @@ function written(softmax: Node, linears: Linears): AttentionCore | undefined {
     transposed
   )
     return core;
-  // Whoever puts keys in front has to know the layout: [batch, heads, time, head] on both sides.
-  if ([queries, keys, values].some((side) => rankOf(side) !== 4)) return core;
+  // Whoever puts keys in front has to know the layout: [batch, heads, time, head] or [batch·heads, time, head] on all sides.
+  if (!flat && sides.some((side) => rankOf(side) !== 4)) return core;
   const valueDim = sizeAt(values, -1);
   if (valueDim !== undefined && valueDim !== headDim) return core;
   const chain = keyChain(keys, heads);
   const owned = key === undefined ? undefined : key.outDim / headDim;
-  const keyValueHeads = chain.heads ?? sizeAt(keys, 1) ?? heads;
+  const keyValueHeads = chain.heads ?? (flat ? heads : (sizeAt(keys, 1) ?? heads));
   // A projection of other width than the heads that were counted: keys are repeated in a way unknown here.
   const packed = key === query || key === value;
   if (owned !== undefined && !packed && owned !== keyValueHeads) return core;
@@ -171,7 +175,7 @@ function scoresBehind(value: Value, depth = 12): Scores | undefined {
     const inner = scoresBehind(node.input(0), depth - 1);
     return inner === undefined || inner.cap !== undefined ? undefined : { ...inner, cap: 1 };
   }
-  if (passes(node, 'elements')) return scoresBehind(node.input(0), depth - 1);
+  if (passes(node, 'elements') || splitsHeads(node)) return scoresBehind(node.input(0), depth - 1);
   const operands = MASKS[node.qualifiedOp]?.(node);
   const found = (operands ?? [])
     .map((operand) => scoresBehind(operand, depth - 1))
@@ -193,9 +197,32 @@ function weighed(weights: Value): Reading | undefined {
     if (use.kind !== 'node') continue;
     const { node, index } = use;
     if (PRODUCTS.has(node.qualifiedOp) && index === 0) return { node, index: 1 };
-    const on = (passes(node, 'elements') && index === 0) || (node.qualifiedOp === 'Where' && index > 0);
+    const on =
+      ((passes(node, 'elements') || splitsHeads(node)) && index === 0) ||
+      (node.qualifiedOp === 'Where' && index > 0);
     const found = on ? weighed(node.output(0)) : undefined;
     if (found !== undefined) return found;
+  }
+  return undefined;
+}
+
+/** Between [batch·heads, time, keys] and [batch, heads, time, keys], where a mask wants the other one. */
+function splitsHeads(node: Node): boolean {
+  if (node.qualifiedOp !== 'Reshape') return false;
+  const [before, after] = [rankOf(node.input(0)), rankOf(node.output(0))];
+  return (before === 3 && after === 4) || (before === 4 && after === 3);
+}
+
+/** The heads of queries [batch·heads, time, head]: of the tensor with a batch axis, or a whole width, that they were before. */
+function flattenedHeads(queries: Value, headDim: number | undefined): number | undefined {
+  let at = queries;
+  for (let node = at.producer; node !== undefined && headDim !== undefined; node = at.producer) {
+    const before = scaling(node)?.input ?? (passes(node, 'layout') ? node.input(0) : undefined);
+    if (before === undefined) return undefined;
+    if (rankOf(before) === 4) return sizeAt(before, 1);
+    const width = sizeAt(before, -1);
+    if (width !== undefined && width !== headDim && sizeAt(at, -1) === headDim) return width / headDim;
+    at = before;
   }
   return undefined;
 }
