@@ -71,6 +71,18 @@ const RULES: readonly Rule[] = [
     remedy: 'Put a Cast to float32 at that input or output; bfloat16 can stay inside the graph.',
   },
   {
+    match: /requires f16 but the device does not support it|shader-f16/i,
+    code: 'E_UNSUPPORTED',
+    message: (_, { title }) => `The device of ${title} has no half precision (shader-f16)`,
+    remedy: 'Export the model in float32, use --ep cpu, or another GPU or driver.',
+  },
+  {
+    match: /Provider type for (\S+) node with name '([^']*)' is not set/,
+    code: 'E_UNSUPPORTED',
+    message: (m, { title }) => `Neither ${title} nor the CPU has a kernel for node '${m[2]}' (${m[1]})`,
+    remedy: 'Use another dtype for it, or leave it out.',
+  },
+  {
     match:
       /is not a registered function\/op|No Op registered|Could not find an implementation for ([^\s(]+)|NOT_IMPLEMENTED/i,
     code: 'E_UNSUPPORTED',
