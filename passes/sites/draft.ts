@@ -1,6 +1,6 @@
 /** Drafts: what detectors find, before module paths are recovered and packed weights are opened. */
 import type { Node, Value } from '../../src/graph.js';
-import type { ColumnRange, EmbeddingSite, LinearSite, NormSite, WeightView } from './site.js';
+import type { ColumnRange, EmbeddingSite, LinearSite, NormSite, PackedRange, WeightView } from './site.js';
 
 type Named = 'path' | 'confidence' | 'source' | 'guesses' | 'callOf' | 'packedIn';
 
@@ -9,6 +9,8 @@ export interface Part {
   readonly columns: ColumnRange;
   readonly x: Value;
   readonly y: Value | undefined;
+  /** Where `y` is the whole output and a fused op takes it apart. */
+  readonly range?: PackedRange;
 }
 
 export interface LinearDraft extends Omit<LinearSite, Named> {

@@ -148,6 +148,7 @@ function partsOf({ draft, callOf }: NamedDraft, whole: LinearSite, taken: Set<st
       packedIn: whole.path,
       x: part.x,
       y: part.y,
+      ...(part.range === undefined ? {} : { range: part.range }),
       weight: { ...whole.weight, columns: part.columns },
       outDim: part.columns.end - part.columns.start,
       ...(bias === undefined

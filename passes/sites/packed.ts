@@ -3,7 +3,7 @@ import type { Node, Value } from '../../src/graph.js';
 import { rankOf, sizeAt } from '../../src/value-type.js';
 import type { Part } from './draft.js';
 import { constantIntegers, intAttribute, intsAttribute, intsOfAttributeOrInput } from './payload.js';
-import type { ColumnRange } from './site.js';
+import type { ColumnRange, PackedRange } from './site.js';
 
 interface Whole {
   readonly x: Value;
@@ -17,6 +17,8 @@ interface Whole {
 interface Piece {
   readonly columns: ColumnRange;
   readonly y: Value;
+  /** Where `y` is the whole value. */
+  readonly range?: PackedRange;
 }
 
 /** The parts of a linear whose output is read by nothing but column ranges; undefined for ordinary linears. */
@@ -29,7 +31,12 @@ export function packedParts(whole: Whole): readonly Part[] | undefined {
   if (viewed === undefined || behind === undefined) return undefined;
   // y went from rows [n, out] to [batch, sequence, out]; x has to be the value before its own flattening.
   const x = unflattened(whole.x, whole.inDim, rankOf(viewed));
-  return behind.map(({ columns, y }) => ({ columns, x: x ?? whole.x, y: x === undefined ? undefined : y }));
+  return behind.map(({ columns, y, range }) => ({
+    columns,
+    x: x ?? whole.x,
+    y: x === undefined ? undefined : y,
+    ...(x === undefined || range === undefined ? {} : { range }),
+  }));
 }
 
 /** The output of the Reshape that is the only reader of `value`, if it keeps the last axis. */
@@ -76,7 +83,24 @@ function pieces(y: Value, outDim: number): readonly Piece[] | undefined {
 const PIECES: Readonly<Record<string, (node: Node, outDim: number) => Piece[] | undefined>> = {
   Split: splitPieces,
   Slice: slicePieces,
+  'com.microsoft.GroupQueryAttention': groupedPieces,
 };
+
+/** Query, key and value of all heads side by side, which the op takes apart itself. */
+function groupedPieces(node: Node, outDim: number): Piece[] | undefined {
+  if (node.inputs[1] != null || node.inputs[2] != null) return undefined;
+  const heads = intAttribute(node, 'num_heads', 0);
+  const keyHeads = intAttribute(node, 'kv_num_heads', heads);
+  const width = outDim / (heads + 2 * keyHeads);
+  if (!Number.isInteger(width)) return undefined;
+  const widths = [heads, keyHeads, keyHeads].map((count) => count * width);
+  let start = 0;
+  return widths.map((own, part) => {
+    const columns = { start, end: start + own };
+    start += own;
+    return { columns, y: node.input(0), range: { node, index: 0, widths, part } };
+  });
+}
 
 /** Whether `axis` is the last one of `value`; a positive axis is believed where the rank is unknown. */
 function isLastAxis(value: Value, axis: number): boolean {

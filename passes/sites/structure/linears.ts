@@ -21,7 +21,8 @@ export function linearsOf(sites: readonly LinearSite[], order: ReadonlyMap<Node,
   const parts = new Map<string, LinearSite[]>();
   const wholes = new Map<string, LinearSite>();
   for (const site of sites) {
-    if (site.y !== undefined) byOutput.set(site.y, site);
+    if (site.y !== undefined && (site.kind !== 'linear' || site.range === undefined))
+      byOutput.set(site.y, site);
     if (site.packedIn === undefined) {
       byNode.set(site.node, site);
       wholes.set(site.path, site);
