@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import ort from 'onnxruntime-node';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { planFold } from '../../passes/fold/plan.js';
 import { attachAdapter, insert } from '../../passes/insert/insert.js';
 import type { InsertEntry } from '../../passes/insert/plan.js';
 import { branchesPass } from '../../passes/normalize/branches.js';
@@ -306,4 +307,22 @@ g (float[n] x, bool go) => (float[n] y)
 }`;
     expect(inlined(text)).toContain('If');
   });
+});
+
+test('no pass reads a weight', () => {
+  const model = readModel(path);
+  for (const graph of walkGraphs(model.graph))
+    for (const value of graph.initializers) {
+      const { tensor } = value;
+      if (tensor === undefined || tensor.data.byteLength <= 256) continue;
+      const read = () => {
+        throw new Error(`'${value.label}' was read`);
+      };
+      value.tensor = { ...tensor, data: { byteLength: tensor.data.byteLength, read } };
+    }
+  const { record } = insert(model, LORA);
+  expect(
+    emitStep(model, { loss: 'causal-lm', inputs: { use_cache_branch: true } }).manifest.params,
+  ).toHaveLength(8);
+  expect(planFold(readModel(path), record).tasks).toHaveLength(4);
 });
