@@ -35,6 +35,7 @@ export {
 } from '../passes/insert/insert.js';
 export type { SkippedSite } from '../passes/insert/plan.js';
 export type * from '../passes/inspect/report.js';
+export type { FormatId } from '../passes/quantize/formats.js';
 export type { Targeting } from '../passes/sites/targeting.js';
 export type { AdaptedOptions } from '../passes/targets/adapted.js';
 export type {
@@ -64,10 +65,23 @@ export type { ComputeDType } from '../runtime/fold/folded-tensor.js';
 export type { FoldProof } from '../runtime/fold/proof.js';
 export { type AttachTrainedOptions, attach } from '../runtime/library/attach.js';
 export { type Combined, type CombineOptions, combine } from '../runtime/library/combine.js';
-export { type EmitAdaptedOptions, type EmitStepOptions, emit } from '../runtime/library/emit.js';
+export {
+  type EmitAdaptedOptions,
+  type EmitOrtTrainingOptions,
+  type EmitStepOptions,
+  emit,
+} from '../runtime/library/emit.js';
 export { insert } from '../runtime/library/insert.js';
 export { type InspectOptions, inspect } from '../runtime/library/inspect.js';
 export { type ServeOptions, type ServingModel, serve } from '../runtime/library/serving.js';
+export type { QuantisedChoice } from '../runtime/quantize/choice.js';
+export {
+  type QuantizedTensorReport,
+  type QuantizeOptions,
+  type QuantizeReport,
+  quantize,
+} from '../runtime/quantize/quantize.js';
+export type { WeightAccuracy } from '../runtime/quantize/quantizing.js';
 export type { EvalResult, StopReason, TrainEvent, TrainListener } from '../runtime/train/events.js';
 export type { TrainOptions, TrainResult } from '../runtime/train/options.js';
 export { adapterOfCheckpoint } from '../runtime/train/save.js';
@@ -90,6 +104,30 @@ export {
   type WrittenFile,
   writeModel as save,
 } from './onnx/index.js';
+
+// ONNX Runtime's on-device training: what `emit` gives for it, and its checkpoints.
+
+export type {
+  AdamMode,
+  CheckpointPlan,
+  OrtTrainingModels,
+  OrtTrainingOptions,
+} from '../passes/targets/ort-training/emit.js';
+export type { FrozenWeight } from '../passes/targets/ort-training/frozen.js';
+export { adapterOfOrtCheckpoint, writeOrtAdapter } from '../runtime/ort-training/adapter.js';
+export type { OrtTrainingArtifacts, WriteOrtTrainingOptions } from '../runtime/ort-training/artifacts.js';
+export type { OptimizerState, OrtCheckpoint, Property } from '../runtime/ort-training/checkpoint.js';
+export type { ProducedOrtTraining, ProduceOptions } from '../runtime/ort-training/produce.js';
+export {
+  isOrtCheckpoint,
+  readCheckpoint as readOrtCheckpoint,
+} from '../runtime/ort-training/read-checkpoint.js';
+export {
+  checkpointBytes as ortCheckpointBytes,
+  nominalOf,
+  type WriteCheckpointOptions,
+  writeCheckpoint as writeOrtCheckpoint,
+} from '../runtime/ort-training/write-checkpoint.js';
 
 // Data, adapter files and running models.
 

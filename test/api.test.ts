@@ -101,6 +101,7 @@ describe('the package', () => {
         "parseModel",
         "presets",
         "printModel",
+        "quantize",
         "readAdapter",
         "readAdapterRecord",
         "readOnnxAdapter",

@@ -17,6 +17,7 @@ import type { Site, WeightSite } from '../sites/site.js';
 import { claimName, valueNames } from '../value-names.js';
 import type { QuantizedMatrix, QuantizedProduct, Refusal } from './matrix.js';
 import { dequantizedMatrix, isRefusal, quantizedProduct } from './products.js';
+import { dropUnused, usedInitializers } from './unused.js';
 
 /** Floats of a quantised matrix, as they are to be stored. */
 export interface DequantizedWeight {
@@ -65,6 +66,7 @@ export function dequantizeSites(
     name: 'dequantise',
     summary: 'Replaces quantised weights by floats',
     *run() {
+      const before = usedInitializers(model);
       for (const site of sites) {
         const from = quantizedMatrixOf(site);
         if (isRefusal(from)) fail('E_UNSUPPORTED', { ...from, where: site.path });
@@ -81,6 +83,7 @@ export function dequantizeSites(
         made.push({ site, from, to: change.to, flipped: change.flipped, change: change.change });
         yield change.edit;
       }
+      yield* dropUnused(model, before);
     },
   });
   runPasses(model, [pass]);
@@ -141,6 +144,7 @@ function ofProduct(
   let made = b.op.MatMul(x, to);
   const product = made.producer as Node;
   product.name = node.name;
+  for (const [key, text] of node.metadata) product.metadata.set(key, text);
   if (bias !== undefined) made = b.op.Add(made, node.input(bias));
   made.name = y.name;
   const root = y.producer ?? node;

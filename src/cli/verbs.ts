@@ -10,6 +10,7 @@ export interface Verb {
 
 export const VERBS: readonly Verb[] = [
   { name: 'inspect', load: async () => (await import('./inspect.js')).inspectCommand },
+  { name: 'quantize', load: async () => (await import('./quantize.js')).quantizeCommand },
   { name: 'insert', load: async () => (await import('./insert.js')).insertCommand },
   { name: 'emit', load: async () => (await import('./emit.js')).emitCommand },
   { name: 'train', load: async () => (await import('./train.js')).trainCommand },
