@@ -24,7 +24,7 @@ import { parseModel, printModel } from '../../src/text/index.js';
 import { randomParameters } from '../helpers/adapters.js';
 import { fixturePath } from '../helpers/fixtures.js';
 import { numbers, runModel } from '../helpers/run.js';
-import { decoderOf, generate, off } from './decoding.js';
+import { decoderOf, generate, off, step } from './decoding.js';
 
 const path = fixturePath('decoders', 'gpt2.merged.onnx');
 const LORA: InsertEntry = {
@@ -128,6 +128,20 @@ describe('a merged decoder', () => {
     const other = await losses('other', { inputs: { use_cache_branch: true } });
     expect(chosen.at(-1)).toBeLessThan(chosen[0]! - 0.5);
     for (const [i, loss] of other.entries()) expect(loss).toBeCloseTo(chosen[i]!, 5);
+  });
+
+  test('takes one prefix for both branches', async () => {
+    const model = readModel(path);
+    const { record } = insert(model, { method: 'prefix', config: { length: 2 } });
+    expect(record.sites.filter(({ kind }) => kind === 'attention')).toHaveLength(1);
+    expect(emitStep(model, { loss: 'causal-lm' }).manifest.params).toHaveLength(2);
+    const prefixed = readModel(path);
+    attachAdapter(prefixed, record, randomParameters(record, model, { std: 1 }));
+    const [base, own] = await Promise.all([readModel(path), prefixed].map(decoderOf));
+    const found = await generate(own!, [5, 9, 2], 4);
+    const whole = await step(own!, [found.ids.slice(0, -1)], undefined);
+    expect(off(whole.logits.slice(-32), found.logits.at(-1)!)).toBeLessThan(1e-4);
+    expect(off((await generate(base!, [5, 9, 2], 1)).logits[0]!, found.logits[0]!)).toBeGreaterThan(1e-2);
   });
 
   test('leaves neither If nor pasts in training graphs', () => {
