@@ -148,7 +148,7 @@ export async function neutralTensors(
 /** Makes the inputs overridable initializers. */
 function giveDefaults(model: Model, none: ReadonlyMap<string, Tensor> | string): void {
   if (typeof none === 'string')
-    return fail('E_UNSUPPORTED', { message: none, remedy: 'Leave the inputs without defaults' });
+    fail('E_UNSUPPORTED', { message: none, remedy: 'Leave the inputs without defaults' });
   for (const value of model.graph.inputs) {
     const tensor = none.get(value.name ?? '');
     if (tensor === undefined) continue;

@@ -181,6 +181,24 @@ describe('no adapter', { timeout: 60_000 }, () => {
   });
 });
 
+describe('defaults', () => {
+  it('are the values of no adapter', async () => {
+    const { file } = await adapterOf(bert, 1, [lora(3, 5, ['query'])]);
+    const { model, inputs } = await serve({ model: bert, adapter: file, optional: true });
+    const feeds = feedsOf(readModel(bert));
+    // Node lists no input that has a default, and gives the base.
+    const base = await output(readModel(bert), feeds);
+    expect(difference(base, await output(model, feeds))).toBeLessThan(1e-6);
+    expect(model.graph.inputs.slice(-inputs.length).map(({ tensor }) => tensor?.dims)).toEqual(
+      inputs.map(({ shape }) => shape.map((dim) => (typeof dim === 'number' ? dim : 0))),
+    );
+    const prompt = (await adapterOf(bert, 1, [{ method: 'prefix', config: { length: 2 } }])).file;
+    await expect(serve({ model: bert, adapter: prompt, optional: true })).rejects.toMatchObject({
+      code: 'E_UNSUPPORTED',
+    });
+  });
+});
+
 describe('names of other tools', () => {
   it('are those of Olive and of ORT GenAI', async () => {
     const { file } = await adapterOf(llama, 1, [lora(2, 3, ['q_proj', 'up_proj'])]);
