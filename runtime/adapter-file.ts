@@ -12,7 +12,9 @@ import { fail } from '../src/errors.js';
 import { encodeNumbers } from '../src/literals.js';
 import { type Tensor, tensorOfBytes } from '../src/tensor.js';
 import { isFloat } from '../src/types.js';
+import type { AdapterFile } from './adapter.js';
 import { digestFile } from './digest.js';
+import { checkPlaces } from './distinct-places.js';
 import { readAdapterOfOnnx } from './export/onnx-adapter/adapter.js';
 import { isOnnxAdapter } from './export/onnx-adapter/read.js';
 import { loadTensor, numbersOf } from './host-tensor.js';
@@ -20,12 +22,7 @@ import { type ReadPeftOptions, readPeft } from './peft/read.js';
 import { isFolder } from './peft/source.js';
 import { readSafetensors, type WritableTensor, writeSafetensors } from './safetensors.js';
 
-export interface AdapterFile {
-  readonly record: AdapterRecord;
-  readonly tensors: ReadonlyMap<string, Tensor>;
-  /** SHA-256 of the file. */
-  readonly digest: string;
-}
+export type { AdapterFile } from './adapter.js';
 
 /**
  * Reads an adapter: a file of ours, or a folder that Hugging Face PEFT saved or an `.onnx_adapter`, for which the base has
@@ -61,6 +58,7 @@ export async function readAdapter(path: string, foreign?: ReadPeftOptions): Prom
   const record = parseAdapterRecord(text, path);
   for (const site of record.sites)
     for (const param of Object.values(site.params)) checkTensor(path, param, tensors.get(param.key));
+  await checkPlaces(record, tensors, path, foreign?.methods);
   return { record, tensors, digest: await digestFile(path) };
 }
 

@@ -99,7 +99,7 @@ function planEntry(found: readonly Site[], entry: number, method: Method, given:
   };
   const sites: PlannedSite[] = [];
   const skipped: SkippedSite[] = [];
-  for (const { site, overrides } of selectSites(offered, targeting)) {
+  for (const { site, overrides } of selectSites(offered, targeting, found)) {
     const siteConfig = configure(method, { ...given.config, ...overrides });
     const reason = rulesFor(method, site.kind, site.path).refuses?.(dimsOf(site), siteConfig);
     if (reason === undefined) sites.push({ entry, site, config: siteConfig });

@@ -32,7 +32,8 @@ function leftFactor({ left, values }: Svd): Float64Array {
 /**
  * LoRA-XS: `y' = y + s·((x A) R) B` with A = U_r Σ_r [in, r] and B = V_rᵀ [r, out] from the truncated singular value
  * decomposition of W [in, out], both frozen; only R [r, r] trains, so the number of parameters does not depend on the
- * sizes of the model. R starts as N(0, 10⁻¹⁰), almost the base. The sign of each singular pair is fixed: the largest
+ * sizes of the model. Files hold A and B all the same: R means something in their basis alone, and another
+ * decomposition, of a base in another dtype, say, gives another one. R starts as N(0, 10⁻¹⁰), almost the base. The sign of each singular pair is fixed: the largest
  * entry of a row of B is positive.
  */
 export default defineMethod({

@@ -58,6 +58,8 @@ const ROLES = {
   bias: { indices: 'bias_indices', values: 'bias_values' },
 } as const;
 
+const PLACES = [ROLES.weight.indices, ROLES.bias.indices];
+
 function params(shapes: TensorShapes, { selected }: Config): ParamSpecs {
   if (selected === undefined)
     return fail('E_USAGE', {
@@ -199,17 +201,20 @@ export default defineMethod({
   survey,
   sites: {
     linear: {
+      places: PLACES,
       params: (site, config) => params(SHAPES_OF.linear(site), config),
       attach: (op, site, params) => placed(op, site, params, SHAPES_OF.linear(site)),
       fold: (op, stored, params, _config, site) => placed(op, stored, params, SHAPES_OF.linear(site)),
     },
     embedding: {
+      places: PLACES,
       params: (site, config) => params(SHAPES_OF.embedding(site), config),
       attach: (op, site, params) => placed(op, site, params, SHAPES_OF.embedding(site)) as { w: Value },
       fold: (op, stored, params, _config, site) =>
         placed(op, stored, params, SHAPES_OF.embedding(site)) as { w: Value },
     },
     norm: {
+      places: PLACES,
       params: (site, config) => params(SHAPES_OF.norm(site), config),
       attach: (op, site, params) => placed(op, site, params, SHAPES_OF.norm(site)),
       fold: (op, stored, params, _config, site) => placed(op, stored, params, SHAPES_OF.norm(site)),

@@ -66,6 +66,10 @@ export default defineMethod({
   startsAsBase: false,
   sites: {
     linear: {
+      refuses: ({ inDim, outDim }, { rank }) =>
+        rank <= Math.min(inDim, outDim)
+          ? undefined
+          : `a ${inDim} × ${outDim} weight has no part of rank ${rank} that could have been taken out`,
       params: ({ inDim, outDim }, { rank, start }) => ({
         A: { shape: [inDim, rank], init: uniform(1 / Math.sqrt(inDim)), key: 'lora_A' },
         B: { shape: [rank, outDim], init: zeros, key: 'lora_B' },

@@ -53,13 +53,18 @@ export interface SelectedSite {
  * the linears or blocks with that role (`role:query`, `role:down`, `role:attention`), alone or in a list. Every call of a module is selected with it; a column range of a
  * packed linear only by its own name, and never beside its whole. Throws E_NO_MATCH when a target, an exclusion or a
  * pattern matches nothing, E_USAGE when a regular expression or a combination is wrong.
+ * @param others sites that are not offered, for messages about names that mean one of them
  */
-export function selectSites(sites: readonly Site[], targeting: Targeting): SelectedSite[] {
+export function selectSites(
+  sites: readonly Site[],
+  targeting: Targeting,
+  others: readonly Site[] = [],
+): SelectedSite[] {
   const parsed = targetingSchema.safeParse(targeting);
   if (!parsed.success)
     return fail('E_USAGE', { message: `Targeting does not fit: ${describeIssues(parsed.error)}` });
   const options = parsed.data;
-  const targeted = sites.filter(targetTest(sites, options.targets));
+  const targeted = sites.filter(targetTest(sites, options.targets, others));
   const kept = targeted.filter(layerTest(options)).filter(not(excludeTest(sites, options)));
   const wholes = new Set(kept.map(({ path }) => path));
   const selected = kept.filter((site) => site.kind !== 'linear' || !wholes.has(site.packedIn ?? ''));
@@ -92,7 +97,11 @@ const not =
   (site) =>
     !test(site);
 
-function targetTest(sites: readonly Site[], targets: string | readonly string[]): Test {
+function targetTest(
+  sites: readonly Site[],
+  targets: string | readonly string[],
+  others: readonly Site[],
+): Test {
   if (typeof targets === 'string' && targets.toLowerCase() === 'all-linear') {
     const heads = outputHeads(sites);
     return (site) =>
@@ -100,9 +109,9 @@ function targetTest(sites: readonly Site[], targets: string | readonly string[])
   }
   if (targets === 'all') return (site) => site.kind !== 'linear' || site.packedIn === undefined;
   const list = typeof targets === 'string' && roleOf(targets) === undefined ? targets : [targets].flat();
-  if (typeof list === 'string') return namesTest(sites, list, 'Target');
+  if (typeof list === 'string') return namesTest(sites, list, 'Target', others);
   const names = list.filter((name) => roleOf(name) === undefined);
-  const named = names.length === 0 ? undefined : namesTest(sites, names, 'Target');
+  const named = names.length === 0 ? undefined : namesTest(sites, names, 'Target', others);
   const ofRole = roleTest(
     sites,
     list.flatMap((name) => roleOf(name) ?? []),
@@ -134,18 +143,30 @@ function roleTest(sites: readonly Site[], wanted: readonly string[]): Test {
 }
 
 /** PEFT's two ways of naming modules; every name has to match something. */
-function namesTest(sites: readonly Site[], wanted: string | readonly string[], what: string): Test {
+function namesTest(
+  sites: readonly Site[],
+  wanted: string | readonly string[],
+  what: string,
+  others: readonly Site[] = [],
+): Test {
   const paths = [...new Set(sites.map(modulePath))];
   const tests =
     typeof wanted === 'string'
       ? [{ name: wanted, test: (path: string) => fullMatch(wanted).test(path) }]
       : wanted.map((name) => ({ name, test: (path: string) => path === name || path.endsWith(`.${name}`) }));
   for (const { name, test } of tests)
-    if (!paths.some(test))
+    if (!paths.some(test)) {
+      const kinds = [...new Set(others.filter((site) => test(modulePath(site))).map(({ kind }) => kind))];
+      if (kinds.length > 0)
+        fail('E_NO_MATCH', {
+          message: `${what} '${name}' matches ${kinds.join(' and ')} modules alone, which the method does not adapt`,
+          remedy: `It adapts ${[...new Set(sites.map(({ kind }) => kind))].join(' and ')} modules; peft-compile methods says which method adapts ${kinds.join(' and ')}`,
+        });
       fail('E_NO_MATCH', {
         message: `${what} '${name}' matches no module`,
         remedy: didYouMean(name, endings(paths, name)),
       });
+    }
   return (site) => tests.some(({ test }) => test(modulePath(site)));
 }
 

@@ -38,6 +38,8 @@ export class Fits {
     });
     const parsed = method.config.safeParse(settings);
     if (!parsed.success) return { misfit: 'its configuration is not one of the method' };
+    const refused = rules.refuses?.(dimsOf(site), parsed.data);
+    if (refused !== undefined) return { misfit: refused };
     for (const [role, { shape }] of Object.entries(rules.params(dimsOf(site), parsed.data))) {
       const spec = roles[role];
       const dims = spec === undefined ? undefined : shapes.get(spec.key);

@@ -23,7 +23,7 @@ import { claimName, valueNames } from '../../passes/value-names.js';
 import { fail } from '../../src/errors.js';
 import type { Model } from '../../src/model.js';
 import type { Tensor } from '../../src/tensor.js';
-import type { AdapterFile } from '../adapter-file.js';
+import type { AdapterFile } from '../adapter.js';
 import { deriveValues } from '../derive/derive.js';
 import { type Fit, Fits } from './fit.js';
 import { accompanying, type FormattedMethod, methodOf } from './formats.js';

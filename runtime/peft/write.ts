@@ -7,7 +7,7 @@ import type { PeftConfig, WrittenModule } from '../../passes/methods/contract/pe
 import { fail } from '../../src/errors.js';
 import { atomicWrite } from '../../src/onnx/index.js';
 import type { Tensor } from '../../src/tensor.js';
-import type { AdapterFile } from '../adapter-file.js';
+import type { AdapterFile } from '../adapter.js';
 import { loadTensor } from '../host-tensor.js';
 import { writeSafetensors } from '../safetensors.js';
 import { type FormattedMethod, formatOf } from './formats.js';

@@ -105,6 +105,8 @@ export interface SiteRules<Kind extends SiteKind, Config, P extends string, S ex
     context: AttachContext,
   ): Partial<Record<SiteSlots[Kind], Value>>;
   readonly fold: Fold<Kind, Config, P | S>;
+  /** Integer parameters that are places of entries: none negative, none twice. */
+  readonly places?: readonly string[];
   /** Where one run can serve several adapters, one per row of the batch. */
   readonly byRow?: ByRow<NoInfer<P | S>, NoInfer<SiteRules<Kind, Config, P, S>['attach']>>;
   readonly collapse?: Collapse<Kind, Config, P | S>;
@@ -138,6 +140,7 @@ export interface AnySiteRules {
     context: AttachContext,
   ): Readonly<Record<string, Value>>;
   readonly fold: AnyFold | Impossible;
+  readonly places?: readonly string[];
   readonly byRow?: ByRow<string, AnySiteRules['attach']>;
   readonly collapse?: AnyCollapse;
   penalty?(op: Ops, params: ParamValues, config: Record<string, unknown>, sites: number): Value | undefined;

@@ -15,7 +15,7 @@ import { scaledRoles } from '../../../passes/targets/serving.js';
 import { fail } from '../../../src/errors.js';
 import { didYouMean } from '../../../src/nearest.js';
 import type { Tensor } from '../../../src/tensor.js';
-import type { AdapterFile } from '../../adapter-file.js';
+import type { AdapterFile } from '../../adapter.js';
 import { digestFile, digestWeights } from '../../digest.js';
 import { loadTensor, numbersOf } from '../../host-tensor.js';
 import { type ReadPeftOptions, recordOf } from '../../peft/read.js';
