@@ -6,6 +6,8 @@ import { PeftCompileError } from '../src/errors.js';
 import { walkGraphs } from '../src/graph.js';
 import type { Model } from '../src/model.js';
 import { decodeModel, encodeModel, readModel, writeModel } from '../src/onnx/index.js';
+import { providerOf } from './ep/index.js';
+import { withoutKernel } from './ep/placement.js';
 import type { Session, SessionHost, SessionOptions } from './session.js';
 import { hasBfloat16, widenBfloat16 } from './widen.js';
 
@@ -45,9 +47,25 @@ export async function loadSession(
   } catch (error) {
     if (!(error instanceof PeftCompileError && error.code === 'E_UNSUPPORTED')) throw error;
     const model = decoded(source);
-    if (!hasBfloat16(model)) throw error;
+    if (!hasBfloat16(model)) throw namingOperators(error, model, options);
     return { ...(await loadAsIs(host, widenBfloat16(model), options)), widened: true };
   }
+}
+
+/** Where nodes were refused for want of a kernel, the operators that the provider is known to lack. */
+function namingOperators(
+  error: PeftCompileError,
+  model: Model,
+  { ep, cpuFallback }: SessionOptions,
+): PeftCompileError {
+  const missing = cpuFallback === false ? withoutKernel(model, providerOf(ep)) : undefined;
+  if (missing === undefined || !/default CPU EP|disable_cpu_ep_fallback/.test(error.message)) return error;
+  return new PeftCompileError(error.code, {
+    message: `${providerOf(ep).title} has no kernel for ${missing}`,
+    ...(error.where === undefined ? {} : { where: error.where }),
+    remedy: 'Allow the CPU to run these nodes (without --no-cpu-fallback), or use another provider.',
+    cause: error,
+  });
 }
 
 /** The model itself, read or decoded where it is not in memory. */

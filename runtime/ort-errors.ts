@@ -165,6 +165,8 @@ export function ortError(
 }
 
 function firstLine(text: string): string {
-  const line = text.trim().split('\n')[0] ?? '';
+  // Assertions quote their place and condition before they say what is wrong.
+  const said = text.replace(/\/onnxruntime_src\/[\s\S]*? was (?:false|true)\. /, '');
+  const line = said.trim().split('\n')[0] ?? '';
   return line.length > 600 ? `${line.slice(0, 600)}…` : line;
 }
