@@ -17,9 +17,11 @@ import { fold } from '../../runtime/fold/fold.js';
 import { datasetOf } from '../../runtime/library/dataset.js';
 import { insert as insertDerived } from '../../runtime/library/insert.js';
 import { train } from '../../runtime/train/train.js';
-import { walkGraphs, walkNodes } from '../../src/graph.js';
+import { verify } from '../../runtime/verify.js';
+import { Value, walkGraphs, walkNodes } from '../../src/graph.js';
 import { inferModel } from '../../src/infer/index.js';
-import { readModel } from '../../src/onnx/index.js';
+import type { Model } from '../../src/model.js';
+import { readModel, writeModel } from '../../src/onnx/index.js';
 import { parseModel, printModel } from '../../src/text/index.js';
 import { randomParameters } from '../helpers/adapters.js';
 import { fixturePath } from '../helpers/fixtures.js';
@@ -221,6 +223,52 @@ test('a bias that both branches store is folded into both', async () => {
     expect(off(found!, wanted!)).toBeLessThan(1e-6);
     expect(off(base!, wanted!)).toBeGreaterThan(1e-2);
   }
+});
+
+/** As tools wrote it before they moved shared weights out: every branch has all of them, under the same names. */
+function withCopies(): Model {
+  const model = readModel(path);
+  const outer = [...model.graph.initializers];
+  for (const branch of [...walkGraphs(model.graph)].slice(1)) {
+    const copies = new Map<Value, Value>();
+    for (const node of branch.nodes())
+      for (const [index, input] of node.inputs.entries()) {
+        if (input === null || !outer.includes(input)) continue;
+        const copy = copies.get(input) ?? new Value({ name: input.label.replace('_merged_0', '') });
+        copy.tensor = input.tensor;
+        copy.type = input.type;
+        if (!copies.has(input)) branch.addInitializer(copy);
+        copies.set(input, copy);
+        node.setInput(index, copy);
+      }
+  }
+  model.graph.initializers.clear();
+  return model;
+}
+
+test('weights that each branch has a copy of are one module, and folded into both', async () => {
+  const base = join(folder, 'copies.base.onnx');
+  await writeModel(withCopies(), base);
+  const model = readModel(base);
+  const { record } = insert(model, LORA);
+  expect(record.sites.map((site) => site.path)).toEqual([
+    'transformer.h.0.attn.c_attn',
+    'transformer.h.0.attn.c_proj',
+    'transformer.h.0.mlp.c_fc',
+    'transformer.h.0.mlp.c_proj',
+  ]);
+  const tensors = randomParameters(record, model);
+  const adapter = join(folder, 'copies.safetensors');
+  await writeAdapter(adapter, record, tensors);
+  const out = join(folder, 'copies.onnx');
+  const report = await fold({ model: base, adapter, out, verify: true });
+  expect(report.proof?.holds).toBe(true);
+  expect(report.verification?.pass).toBe(true);
+  expect(report.tensors).toHaveLength(8);
+  // The model whose weights are shared becomes the same.
+  const shared = readModel(path);
+  attachAdapter(shared, record, tensors);
+  expect((await verify(shared, out)).pass).toBe(true);
 });
 
 const LOOP = `

@@ -13,6 +13,7 @@ import { nodeName } from './node-name.js';
 import { outputName } from './output-name.js';
 import type { PathContext, PathSource } from './source.js';
 import { structure } from './structure.js';
+import { twinTest } from './twins.js';
 import { userMap } from './user-map.js';
 import { weightName } from './weight-name.js';
 
@@ -62,7 +63,7 @@ export function nameDrafts(
         confidence,
         source: source.id,
       });
-  return resolve(drafts, guesses);
+  return resolve(drafts, guesses, twinTest(model));
 }
 
 /** Experts in one tensor are numbered. */
@@ -86,7 +87,11 @@ function group(
 }
 
 /** Surest drafts choose first, in order of execution; a path that is taken is left to its owner. */
-function resolve(drafts: readonly Draft[], guesses: ReadonlyMap<Draft, readonly PathGuess[]>): NamedDraft[] {
+function resolve(
+  drafts: readonly Draft[],
+  guesses: ReadonlyMap<Draft, readonly PathGuess[]>,
+  twins: (a: Draft, b: Draft) => boolean,
+): NamedDraft[] {
   const sorted = drafts.map((draft, order) => ({
     draft,
     order,
@@ -102,7 +107,10 @@ function resolve(drafts: readonly Draft[], guesses: ReadonlyMap<Draft, readonly 
     if (best === undefined) continue;
     const owner = owners.get(best.path);
     const sameModule =
-      owner !== undefined && owner.kind === draft.kind && owner.weight.value === draft.weight.value;
+      owner !== undefined &&
+      owner.kind === draft.kind &&
+      (owner.weight.value === draft.weight.value ||
+        (best.confidence >= SECOND_CHOICE && twins(owner, draft)));
     const untaken = own.filter(({ path }) => !owners.has(path));
     // A number tells calls and copies apart; a linear that has only the name of a tied table takes what is left.
     const free =
