@@ -21,7 +21,9 @@ function gather(c: GradientContext): Value {
   const sizes = shapes.sizes(c.x);
   const placed = [axis, ...range(0, axis), ...range(axis + 1, rank - 1 - axis)];
   const zeros = op.Expand(c.number(0), shapes.vector(placed.map((i) => sizes[i] ?? 1)));
-  const sum = op.ScatterND(zeros, op.Unsqueeze(indices, [indexRank]), rows, { reduction: 'add' });
+  // Gather takes int32 as well, ScatterND does not.
+  const places = shapes.dtype(indices) === 'int64' ? indices : op.Cast(indices, { to: 'int64' });
+  const sum = op.ScatterND(zeros, op.Unsqueeze(places, [indexRank]), rows, { reduction: 'add' });
   const back = [...range(1, axis), 0, ...range(axis + 1, rank - 1 - axis)];
   return shapes.transpose(sum, back);
 }
