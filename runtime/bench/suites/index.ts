@@ -7,11 +7,13 @@ import { io } from './io.js';
 import { largeFold } from './large-fold.js';
 import { latency } from './latency.js';
 import { methods } from './methods.js';
+import { qlora } from './qlora.js';
 import { serving } from './serving.js';
 import { step } from './step.js';
 
 export const SUITES: readonly Suite[] = [
   step,
+  qlora,
   fold,
   largeFold,
   latency,

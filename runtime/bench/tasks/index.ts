@@ -7,6 +7,7 @@ import { cachePages, largeFold, systemCopy, writeLlama } from './large.js';
 import { latency } from './latency.js';
 import { method } from './method.js';
 import { writeBert, writeRandomAdapter, writeSteps, writeUnfolded } from './prepare.js';
+import { quantizeBase } from './quantize.js';
 import { forward, step, train } from './run.js';
 import { serving } from './serving.js';
 
@@ -21,6 +22,7 @@ export const TASKS: Readonly<Record<string, BenchTask>> = {
   largeFold,
   latency,
   method,
+  quantizeBase,
   rewrite,
   serving,
   step,
