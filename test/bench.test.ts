@@ -76,6 +76,19 @@ describe('the benchmark', () => {
     expect(readdirSync(folder).filter((name) => name.startsWith('peft-compile-bench-'))).toEqual([]);
   }, 300_000);
 
+  test('folds the large model against a copy, cold and warm', () => {
+    const { report } = bench('--suite', 'large-fold');
+    const [table] = report.suites['large-fold']?.tables ?? [];
+    expect(table?.rows.map(({ subject }) => subject)).toEqual([
+      'copy, cold',
+      'fold, cold',
+      'copy, warm',
+      'fold, warm',
+    ]);
+    for (const row of table?.rows ?? []) expect(row.ms).toBeGreaterThan(0);
+    expect(table?.rows[1]?.aboveMiB).toBeGreaterThan(0);
+  });
+
   test('refuses suites and Pythons that are not there', () => {
     expect(() => bench('--suite', 'speed')).toThrow();
     expect(() => bench('--suite', 'compile', '--python', join(folder, 'no-python'))).toThrow();
