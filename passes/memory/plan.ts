@@ -39,13 +39,10 @@ const RUNTIME = 120 * 2 ** 20;
 
 const PACKING: ReadonlySet<string> = new Set(['Gemm', 'MatMul']);
 
-/**
- * Estimates the peak of one session. Throws E_USAGE when a symbolic dimension of an input has no size, or a size names
- * no symbol.
- */
+/** Estimates the peak of one session. Throws E_USAGE when a symbolic dimension of an input has no size. */
 export function planMemory(model: Model, options: MemoryOptions): MemoryPlan {
   const { graph } = model;
-  checkSizes(graph, options.sizes);
+  checkComplete(graph, options.sizes);
   inferModel(model);
   const sizes = new ValueSizes(options.sizes);
   const constants = [...graph.initializers];
@@ -78,7 +75,7 @@ export function symbolsOf(graph: Graph): string[] {
   return [...symbols];
 }
 
-function checkSizes(graph: Graph, sizes: DimSizes): void {
+function checkComplete(graph: Graph, sizes: DimSizes): void {
   const symbols = symbolsOf(graph);
   const missing = symbols.filter((symbol) => !sizes.has(symbol));
   if (missing.length > 0)
@@ -87,13 +84,26 @@ function checkSizes(graph: Graph, sizes: DimSizes): void {
       where: 'dimensions of the inputs',
       remedy: `Give a number for each of ${symbols.join(', ')}`,
     });
-  const strange = [...sizes.keys()].filter((name) => !symbols.includes(name));
+}
+
+/** Throws E_USAGE for a size of a dimension that no input of the graphs has. */
+export function checkSymbols(models: readonly Model[], sizes: DimSizes): void {
+  const symbols = new Set(models.flatMap(({ graph }) => symbolsOf(graph)));
+  const strange = [...sizes.keys()].filter((name) => !symbols.has(name));
   if (strange.length > 0)
     fail('E_USAGE', {
       message: `No input has a dimension ${strange.join(', ')}`,
       remedy:
-        symbols.length === 0 ? 'All dimensions are fixed: leave it out' : `There are ${symbols.join(', ')}`,
+        symbols.size === 0
+          ? 'All dimensions are fixed: leave it out'
+          : `There are ${[...symbols].join(', ')}`,
     });
+}
+
+/** Peak of a process that holds sessions of all the graphs and runs one at a time. */
+export function sharedPeak(plans: readonly MemoryPlan[]): number {
+  const held = plans.reduce((bytes, { weights, packed }) => bytes + weights + packed, 0);
+  return RUNTIME + held + Math.max(0, ...plans.map(({ carried, activations }) => carried + activations));
 }
 
 function sum(values: readonly Value[], bytes: (value: Value) => number): number {

@@ -1,9 +1,11 @@
 /** Targets in memory or on disk, by one function. */
 import { type AdaptedOptions, emitAdapted } from '../../passes/targets/adapted.js';
-import { emitStep, type StepOptions } from '../../passes/targets/step.js';
+import { lowerStep } from '../../passes/targets/for-device.js';
+import { emitStep, type StepArtifacts, type StepOptions } from '../../passes/targets/step.js';
 import type { Model } from '../../src/model.js';
 import { type WriteOptions, writeModel } from '../../src/onnx/index.js';
 import { artifactsInMemory, loadArtifacts, type TrainArtifacts, writeArtifacts } from '../artifacts.js';
+import { providerOf } from '../ep/index.js';
 import {
   type ProducedOrtTraining,
   type ProduceOptions,
@@ -20,6 +22,22 @@ interface Destination {
 /** Training graphs of standard ops: `step` (or `grad` and `update`), `eval`, and a manifest that says how to drive them. */
 export interface EmitStepOptions extends StepOptions, Destination {
   readonly target: 'step';
+  /** The form that stays on one device, for batches of one size; `train` does this itself, a page cannot. */
+  readonly device?: StepDevice;
+}
+
+export interface StepDevice {
+  /** An execution provider: `webgpu`. */
+  readonly id: string;
+  /** A number for every symbolic dimension of the batch: `{batch: 4, sequence: 64}`. */
+  readonly sizes: Readonly<Record<string, number>>;
+}
+
+/** Training graphs for a device, or as they are. Throws E_USAGE for a device that there is not, or a size that lacks. */
+export function forDevice(artifacts: StepArtifacts, device?: StepDevice): StepArtifacts {
+  const needs = device === undefined ? undefined : providerOf(device.id).needs;
+  if (device === undefined || needs === undefined) return artifacts;
+  return lowerStep(artifacts, needs, new Map(Object.entries(device.sizes)));
 }
 
 /** The inference graph with the adapter beside the base weights. */
@@ -66,7 +84,7 @@ export async function emit(
     if (options.out !== undefined) await writeModel(model, options.out, { ...options.write, force });
     return model;
   }
-  const emitted = emitStep(adapted, options);
+  const emitted = forDevice(emitStep(adapted, options), options.device);
   if (options.out === undefined) return artifactsInMemory(emitted, adapted);
   await writeArtifacts(options.out, emitted, adapted, { force });
   return loadArtifacts(options.out);

@@ -5,9 +5,10 @@ import { DIALECTS } from '../../passes/targets/dialects.js';
 import { SCALE_PLACES, type ScalePlace } from '../../passes/targets/serving.js';
 import { emitStep } from '../../passes/targets/step.js';
 import { MANIFEST_FILE, writeArtifacts } from '../../runtime/artifacts.js';
+import { PROVIDERS } from '../../runtime/ep/index.js';
 import { writeOnnxAdapter } from '../../runtime/export/onnx-adapter/write.js';
 import { attach } from '../../runtime/library/attach.js';
-import { emit } from '../../runtime/library/emit.js';
+import { emit, forDevice, type StepDevice } from '../../runtime/library/emit.js';
 import { serve } from '../../runtime/library/serving.js';
 import { fail } from '../errors.js';
 import type { Model } from '../model.js';
@@ -15,11 +16,12 @@ import { readModel } from '../onnx/index.js';
 import { choice } from './choice.js';
 import { loadUserConfig } from './config.js';
 import { addOrtTrainingOptions, emitForOrtTraining, type OrtTrainingFlags } from './emit-ort-training.js';
-import { writing } from './options.js';
+import { type PlanSizes, printMemoryPlans } from './memory-plan.js';
+import { sizes, writing } from './options.js';
 import { formatCount, print, printJson, warn } from './output.js';
 import { addStepOptions, type StepFlags, stepOptions } from './step-options.js';
 
-interface EmitFlags extends StepFlags, Omit<OrtTrainingFlags, keyof StepFlags> {
+interface EmitFlags extends StepFlags, Omit<OrtTrainingFlags, keyof StepFlags | 'out'> {
   readonly target: 'step' | 'ort-training' | 'adapted';
   readonly adapterIo: 'weights' | 'inputs';
   readonly names: string;
@@ -31,10 +33,21 @@ interface EmitFlags extends StepFlags, Omit<OrtTrainingFlags, keyof StepFlags> {
   readonly weights: 'link' | 'copy';
   readonly adapter?: string;
   readonly anyBase?: boolean;
-  readonly out: string;
+  readonly out?: string;
+  readonly plan?: true | readonly PlanSizes[];
+  readonly device?: string;
+  readonly sizes?: readonly PlanSizes[];
   readonly force?: boolean;
   readonly json?: boolean;
 }
+
+/** Where all is to be written. */
+interface WrittenFlags extends EmitFlags {
+  readonly out: string;
+}
+
+/** Providers whose graphs have a form of their own. */
+const DEVICES = [...PROVIDERS.values()].filter(({ needs }) => needs !== undefined).map(({ id }) => id);
 
 export function emitCommand(): Command {
   const command = writing(
@@ -50,7 +63,7 @@ export function emitCommand(): Command {
            the base model and --adapter are given.`,
       )
       .argument('<model>', 'model that peft-compile insert wrote; the base model with --adapter')
-      .requiredOption('-o, --out <path>', 'folder (step, ort-training) or file (adapted)')
+      .option('-o, --out <path>', 'folder (step, ort-training) or file (adapted)')
       .addOption(choice('--target <id>', 'what to emit', ['step', 'ort-training', 'adapted']).default('step'))
       .addOption(
         choice(
@@ -97,6 +110,19 @@ export function emitCommand(): Command {
           'link',
         ]).default('copy'),
       )
+      .option(
+        '--plan [sizes]',
+        'step target: estimate the memory of training for batches such as batch=8,sequence=128, and write nothing; repeatable',
+        sizes,
+      )
+      .addOption(
+        choice(
+          '--device <id>',
+          'step target: the form that stays on a device, for batches of --sizes',
+          DEVICES,
+        ),
+      )
+      .option('--sizes <sizes>', 'sizes of a batch for --device, such as batch=4,sequence=64', sizes)
       .option('-a, --adapter <file>', 'adapted target: the trained adapter to put into the base model')
       .option('--any-base', 'take an adapter that was trained on other weights'),
   );
@@ -107,6 +133,8 @@ export function emitCommand(): Command {
 Examples:
   peft-compile emit adapted.onnx --loss causal-lm --clip 1 -o step/
   peft-compile emit adapted.onnx --loss classification --accumulation 4 -o step/
+  peft-compile emit adapted.onnx --loss causal-lm --plan batch=8,sequence=128 --recompute
+  peft-compile emit adapted.onnx --loss causal-lm --device webgpu --sizes batch=4,sequence=64 -o page/
   peft-compile emit adapted.onnx --target ort-training --loss causal-lm --schedule linear --steps 500 -o on-device/
   peft-compile emit base.onnx --target adapted --adapter run/adapter.safetensors -o serving.onnx
   peft-compile emit base.onnx --target adapted --adapter run/adapter.safetensors --adapter-io inputs -o serving.onnx`,
@@ -118,7 +146,9 @@ async function run(path: string, flags: EmitFlags): Promise<void> {
   const model = readModel(path);
   const force = flags.force ?? false;
   const { methods } = await loadUserConfig(flags.config);
-  if (flags.target === 'adapted') return emitForInference(model, flags, methods);
+  const { plan } = flags;
+  const out = flags.out ?? (plan === undefined ? missingOut() : '');
+  if (flags.target === 'adapted') return emitForInference(model, { ...flags, out }, methods);
   if (flags.adapter !== undefined)
     return fail('E_USAGE', {
       message: '--adapter goes with --target adapted',
@@ -132,9 +162,10 @@ async function run(path: string, flags: EmitFlags): Promise<void> {
       remedy: `One of ${[...LOSSES.keys()].join(', ')}`,
     });
   const options = stepOptions({ ...flags, loss }, methods);
-  if (flags.target === 'ort-training') return emitForOrtTraining(model, options, flags);
-  const emitted = emitStep(model, options);
-  const files = await writeArtifacts(flags.out, emitted, model, { force });
+  if (flags.target === 'ort-training') return emitForOrtTraining(model, options, { ...flags, out });
+  const emitted = forDevice(emitStep(model, options), deviceOf(flags));
+  if (plan !== undefined) return printMemoryPlans(emitted, plan === true ? [{}] : plan, flags.json ?? false);
+  const files = await writeArtifacts(out, emitted, model, { force });
   const { manifest, ...graphs } = emitted;
   if (flags.json === true) return printJson({ target: flags.target, files, manifest });
   for (const [name, graph] of Object.entries(graphs))
@@ -144,15 +175,34 @@ async function run(path: string, flags: EmitFlags): Promise<void> {
   print(
     `feeds  ${manifest.batch.map(({ name, dtype, shape }) => `${name} ${dtype}[${shape.map((d) => d ?? '?').join(', ')}]`).join('  ')}`,
   );
-  print(`written to ${flags.out}`);
+  print(`written to ${out}`);
+}
+
+function missingOut(): never {
+  return fail('E_USAGE', { message: '--out is missing', remedy: 'Say where the result goes: -o <path>' });
+}
+
+function deviceOf({ device, sizes }: EmitFlags): StepDevice | undefined {
+  return device === undefined ? undefined : { id: device, sizes: sizes?.at(-1) ?? {} };
 }
 
 async function emitForInference(
   model: Model,
-  flags: EmitFlags,
+  flags: WrittenFlags,
   methods: readonly Method[] | undefined,
 ): Promise<void> {
-  const { adapterIo, names, scale, rank, dtype, adapter, none: nonePath, optional = false, weights, out } = flags;
+  const {
+    adapterIo,
+    names,
+    scale,
+    rank,
+    dtype,
+    adapter,
+    none: nonePath,
+    optional = false,
+    weights,
+    out,
+  } = flags;
   const files = [out];
   const options = {
     names,

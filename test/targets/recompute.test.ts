@@ -35,7 +35,7 @@ async function adapted(name: string, dropout: number) {
   const model = readModel(path);
   await insert(model, {
     method: 'lora',
-    targets: 'all-linear',
+    targeting: { targets: 'all-linear' },
     config: { rank: 3, alpha: 5, dropout },
     seed: 4,
   });
