@@ -26,3 +26,8 @@ export const attentions: readonly Expansion[] = [
   defineExpansion({ op: 'MultiHeadAttention', domain, expand: multiHeadAttention }),
   defineExpansion({ op: 'GroupQueryAttention', domain, expand: groupQueryAttention }),
 ];
+
+/** The operators, as people write them. */
+export const fusedAttention: ReadonlySet<string> = new Set(
+  attentions.map(({ op, domain: of }) => (of === undefined ? op : `${of}.${op}`)),
+);
