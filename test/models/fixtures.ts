@@ -48,12 +48,14 @@ export interface CheckedFixture {
   readonly modules?: readonly TorchModule[];
   /** Paths of tensors whose names the exporter lost, as a user would give them (`insert({paths})`). */
   readonly paths?: Readonly<Record<string, string>>;
-  /** Paths of tables that the exporter folded into something else. */
+  /** Paths of tables that the exporter may have folded into something else. */
   readonly absent?: readonly string[];
   /** Path of a weight of torch that is no site, and why. */
   readonly unfound?: Readonly<Record<string, string>>;
   /** Paths of sites that torch has no module for, and why. */
   readonly extra?: Readonly<Record<string, string>>;
+  /** Exporters that cannot export the model, and why. */
+  readonly unexported?: Readonly<Record<string, string>>;
   /** How many sites of a kind the model has by its architecture. */
   readonly structure?: Readonly<Partial<Record<SiteKind, number>>>;
   /** How many of them are found where that is fewer, and why. */

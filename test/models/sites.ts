@@ -13,6 +13,8 @@ export interface SiteCheck {
   readonly exact: number;
   /** `path: what is wrong`, where a module has no site, or one of other sizes. */
   readonly wrong: readonly string[];
+  /** Of the tables that may be folded, those that are. */
+  readonly absent: readonly string[];
   /** Paths of weight sites that torch has no module for. */
   readonly extra: readonly string[];
   /** Linears and tables of the graph. */
@@ -28,7 +30,8 @@ export function checkSites(
   const whole = sites.filter((site) => site.kind !== 'linear' || site.packedIn === undefined);
   for (const { kind, callOf } of whole) if (callOf === undefined) kinds[kind] = (kinds[kind] ?? 0) + 1;
   const byPath = new Map(sites.map((site) => [`${keyKind(site.kind)} ${site.path}`, site]));
-  const expected = modules.filter(({ path }) => !absent.includes(path) && unfound[path] === undefined);
+  const gone = absent.filter((path) => !byPath.has(`weight ${path}`));
+  const expected = modules.filter(({ path }) => !gone.includes(path) && unfound[path] === undefined);
   const wanted = expected.filter((module) => weightOf(module) !== undefined);
   const wrong = wanted.flatMap((module): string[] => {
     const weight = weightOf(module);
@@ -58,6 +61,7 @@ export function checkSites(
     modules: wanted.length + norms.length,
     exact: wanted.length + norms.length - new Set(wrong.map((text) => text.split(':')[0])).size,
     wrong,
+    absent: gone,
     extra: weights.map(({ path, callOf }) => callOf ?? path).filter((path) => !known.has(path)),
     found: weights.length,
   };

@@ -1,0 +1,3 @@
+import { zoo } from './zoo.js';
+
+zoo(0, 3);
