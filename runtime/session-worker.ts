@@ -173,6 +173,23 @@ async function get(keys: readonly string[]): Promise<Tensors> {
   return reply;
 }
 
+/** Whether a request touches a device, as those of a thread with sessions there may. */
+function usesDevice(request: Request): boolean {
+  return access !== undefined || (request.op === 'create' && request.device !== undefined);
+}
+
+/** Runs while no other thread of the process uses a device. */
+async function exclusively<T>(needed: boolean, action: () => Promise<T>): Promise<T> {
+  if (!needed) return action();
+  while (Atomics.compareExchange(deviceLock, 0, 0, 1) !== 0) Atomics.wait(deviceLock, 0, 1);
+  try {
+    return await action();
+  } finally {
+    Atomics.store(deviceLock, 0, 0);
+    Atomics.notify(deviceLock, 0, 1);
+  }
+}
+
 async function handle(request: Request): Promise<CreatedReply | Tensors | null> {
   switch (request.op) {
     case 'create':
@@ -219,7 +236,7 @@ function transferList(value: CreatedReply | Tensors | null, op: Request['op']): 
 const port = parentPort;
 if (port === null) throw new Error('session-worker runs as a worker thread only');
 // Counted up by the sender, down here: what an exiting process waits for.
-const { underway } = workerData as { underway: Int32Array };
+const { underway, deviceLock } = workerData as { underway: Int32Array; deviceLock: Int32Array };
 function done(): void {
   Atomics.sub(underway, 0, 1);
   Atomics.notify(underway, 0);
@@ -229,7 +246,7 @@ let queue: Promise<void> = Promise.resolve();
 port.on('message', ({ id, request }: { id: number; request: Request }) => {
   queue = queue.then(async () => {
     try {
-      const value = await handle(request);
+      const value = await exclusively(usesDevice(request), () => handle(request));
       const reply: Reply = { id, ok: true, value };
       port.postMessage(reply, transferList(value, request.op));
       if (request.op === 'close') port.close();

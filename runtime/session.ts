@@ -79,6 +79,9 @@ export interface RunRequest {
   readonly back?: readonly string[];
 }
 
+/** 1 while a thread uses a device: the runtime's access to devices is one per process, and not safe for threads. */
+const deviceLock = new Int32Array(new SharedArrayBuffer(4));
+
 /** What each living thread has to do still, shared with it. */
 const underway = new Set<Int32Array>();
 
@@ -115,7 +118,9 @@ export class SessionHost {
   #closing: Promise<void> | undefined;
 
   constructor() {
-    this.#worker = new Worker(workerPath(), { workerData: { underway: this.#underway } });
+    this.#worker = new Worker(workerPath(), {
+      workerData: { underway: this.#underway, deviceLock },
+    });
     underway.add(this.#underway);
     this.#worker.unref();
     this.#worker.on('message', (reply: Reply) => this.#settle(reply));
