@@ -35,6 +35,7 @@ export {
 } from '../passes/insert/insert.js';
 export type { SkippedSite } from '../passes/insert/plan.js';
 export type * from '../passes/inspect/report.js';
+export type { InputSetting, InputSettings } from '../passes/normalize/fixed-inputs.js';
 export type { FormatId } from '../passes/quantize/formats.js';
 export type { Targeting } from '../passes/sites/targeting.js';
 export type { AdaptedOptions } from '../passes/targets/adapted.js';

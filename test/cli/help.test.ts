@@ -129,7 +129,7 @@ describe('completion', () => {
     const { stdout } = await cli('completion', 'bash');
     expect(complete(stdout, 'peft-compile', 'in')).toBe('inspect insert');
     expect(complete(stdout, 'peft-compile', 'train', '--micro')).toBe('--micro-batch');
-    expect(complete(stdout, 'peft-compile', 'train', '--loss', 'c')).toBe('causal-lm classification');
+    expect(complete(stdout, 'peft-compile', 'train', '--loss', 'c')).toBe('causal-lm classification ctc');
     expect(complete(stdout, 'peft-compile', 'completion', 'z')).toBe('zsh');
   });
 });
