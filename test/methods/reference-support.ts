@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import type ort from 'onnxruntime-node';
 import { type AdapterRecord, allParams } from '../../passes/adapter-record.js';
 import type { InsertEntry } from '../../passes/insert/entry.js';
+import type { Method, SharedDims } from '../../passes/methods/contract/method.js';
 import { findSites } from '../../passes/sites/index.js';
 import type { SiteKind } from '../../passes/sites/site.js';
 import type { StepOptions } from '../../passes/targets/options.js';
@@ -112,6 +113,31 @@ export function byRole(
         return [path === '' ? key : `${path}.${key}`, layout(data, shape)];
       }),
     );
+}
+
+/**
+ * Translation by what a method says of PEFT's files: a wrong key or orientation there puts numbers in the wrong place, and
+ * the replay differs. Names of ours are those of its parameters at a small linear.
+ */
+export function byPeft(
+  { peft, sites, shared, config }: Method,
+  settings: Readonly<Record<string, unknown>> = {},
+): MethodMapping['translate'] {
+  const parsed = config.parse(settings);
+  const dims = { inDim: 8, outDim: 8, bias: true, path: 'm' };
+  const params = {
+    ...sites.linear?.params(dims, parsed),
+    ...shared?.([{ kind: 'linear', ...dims } as SharedDims], parsed),
+  };
+  const tensors = { ...peft?.tensors.linear, ...peft?.shared };
+  return byRole(
+    Object.fromEntries(
+      Object.entries(tensors).map(([role, { key, transposed: turned }]) => [
+        key,
+        [params[role]?.key ?? key, turned === true ? transposed : same],
+      ]),
+    ),
+  );
 }
 
 /** The entry that a mapping defaults to, with settings under our names. */

@@ -1,6 +1,11 @@
 /** LoRA and what descends from it: matrices are the transposes of PEFT's, and tensors of other ranks are PEFT's own. */
+
 import { savedModules } from '../../../passes/insert/saved-modules.js';
-import { byRole, entryOf, type MethodMapping, same, transposed } from '../reference-support.js';
+import loha from '../../../passes/methods/loha.js';
+import lokr from '../../../passes/methods/lokr.js';
+import vbLora from '../../../passes/methods/vb-lora.js';
+import vera from '../../../passes/methods/vera.js';
+import { byPeft, byRole, entryOf, type MethodMapping, same, transposed } from '../reference-support.js';
 
 const lora = {
   'lora_A.weight': ['lora_A', transposed],
@@ -22,33 +27,10 @@ export const loraFamily: Readonly<Record<string, MethodMapping>> = {
     translate: byRole({ ...lora, weight: ['weight', transposed], bias: ['bias', same] }),
   },
   dora: { translate: byRole({ ...lora, lora_magnitude_vector: ['lora_magnitude_vector', same] }) },
-  loha: {
-    translate: byRole({
-      hada_w1_a: ['hada_w1_a', transposed],
-      hada_w1_b: ['hada_w1_b', transposed],
-      hada_w2_a: ['hada_w2_a', transposed],
-      hada_w2_b: ['hada_w2_b', transposed],
-    }),
-  },
-  lokr: {
-    translate: byRole({
-      lokr_w1: ['lokr_w1', transposed],
-      lokr_w1_a: ['lokr_w1_a', transposed],
-      lokr_w1_b: ['lokr_w1_b', transposed],
-      lokr_w2: ['lokr_w2', transposed],
-      lokr_w2_a: ['lokr_w2_a', transposed],
-      lokr_w2_b: ['lokr_w2_b', transposed],
-    }),
-  },
+  loha: { translate: byPeft(loha) },
+  lokr: { translate: byPeft(lokr) },
   krona: { translate: byRole({ krona_a: ['krona_a', same], krona_b: ['krona_b', same] }) },
-  vera: {
-    translate: byRole({
-      vera_A: ['vera_A', transposed],
-      vera_B: ['vera_B', transposed],
-      vera_lambda_b: ['vera_lambda_b', same],
-      vera_lambda_d: ['vera_lambda_d', same],
-    }),
-  },
+  vera: { translate: byPeft(vera) },
   'lora-xs': {
     translate: byRole({
       lora_A: ['lora_A', same],
@@ -61,10 +43,6 @@ export const loraFamily: Readonly<Record<string, MethodMapping>> = {
       const { length, ...config } = reference.config;
       return [entryOf(reference, { ...config, vectorLength: length })];
     },
-    translate: byRole({
-      vblora_logits_A: ['vblora_logits_A', same],
-      vblora_logits_B: ['vblora_logits_B', same],
-      vblora_vector_bank: ['vblora_vector_bank', same],
-    }),
+    translate: byPeft(vbLora, { vectorLength: 8 }),
   },
 };
