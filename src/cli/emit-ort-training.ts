@@ -3,6 +3,7 @@ import type { Command } from 'commander';
 import type { AdamMode } from '../../passes/targets/ort-training/options.js';
 import type { StepOptions } from '../../passes/targets/step.js';
 import { produceOrtTraining } from '../../runtime/ort-training/produce.js';
+import { fail } from '../errors.js';
 import type { Model } from '../model.js';
 import { formatType, tensorType } from '../types.js';
 import { choice } from './choice.js';
@@ -73,12 +74,18 @@ export function addOrtTrainingOptions(command: Command): Command {
 
 export async function emitForOrtTraining(
   model: Model,
-  { schedule, ...options }: StepOptions,
+  { schedule, lossScale, ...options }: StepOptions,
   flags: OrtTrainingFlags,
 ): Promise<void> {
+  if (lossScale === 'dynamic')
+    return fail('E_UNSUPPORTED', {
+      message: 'The ort-training target cannot adapt the loss scale while it trains',
+      remedy: 'Give --loss-scale a number, or leave it away',
+    });
   const { steps, rate, adamMode, frozen, checkpointData, nominal = false, trainOutputs, from, out } = flags;
   const produced = await produceOrtTraining(model, {
     ...options,
+    ...(lossScale === undefined ? {} : { lossScale }),
     ...(schedule === undefined ? {} : { schedule: { ...schedule, totalSteps: steps ?? null } }),
     rate,
     adamMode,

@@ -58,7 +58,7 @@ describe.skipIf(!installed)('the training API agrees with the step target', () =
 
   it('with SGD, weight decay and a rate per group, over micro-batches', async () => {
     await agree(
-      'gpt2.dynamo.dynamic',
+      'distilbert.dynamo.dynamic',
       { method: 'lora', config: { rank: 3, alpha: 5, learningRateRatio: 3 }, ...EVERYWHERE },
       {
         optimizer: 'sgd',

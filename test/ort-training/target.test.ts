@@ -187,6 +187,7 @@ describe('the ort-training target', () => {
       [{ accumulation: 0 }, 'accumulation is 0'],
       [{ seed: 2 ** 24 }, 'seed is'],
       [{ clip: 0 }, 'clip is 0'],
+      [{ lossScale: 0 }, 'lossScale is 0'],
       [{ dropout: 1 }, 'dropout is 1'],
     ];
     for (const [options, message] of cases) {

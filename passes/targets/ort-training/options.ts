@@ -17,7 +17,6 @@ export interface OrtTrainingOptions
     | 'clip'
     | 'groups'
     | 'dropout'
-    | 'lossScale'
     | 'recompute'
     | 'inputs'
     | 'gradientRules'
@@ -41,6 +40,8 @@ export interface OrtTrainingOptions
    * checkpoint, which then holds the only copy of them.
    */
   readonly frozen?: 'graph' | 'checkpoint';
+  /** As for the step target, but a number: nothing here can adapt it. Default 256 for float16 models and 1 for others. */
+  readonly lossScale?: number;
   /**
    * What a training step gives back: the mean loss (default), or with it the weight it was divided by and the metrics
    * of the loss.

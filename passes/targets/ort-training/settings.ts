@@ -32,7 +32,7 @@ export function settle(options: OrtTrainingOptions): Settings {
     options.optimizerConfig,
   );
   const native = nativeOptimizer(optimizer.id);
-  const { accumulation = 1, clip = null, dropout, seed = 0 } = options;
+  const { accumulation = 1, clip = null, dropout, seed = 0, lossScale } = options;
   check(
     'accumulation',
     accumulation,
@@ -40,6 +40,7 @@ export function settle(options: OrtTrainingOptions): Settings {
     'a whole number from 1',
   );
   check('clip', clip, clip === null || (Number.isFinite(clip) && clip > 0), 'a norm above 0');
+  check('lossScale', lossScale, lossScale === undefined || lossScale > 0, 'a fixed factor above 0');
   check(
     'dropout',
     dropout,
