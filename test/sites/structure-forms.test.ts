@@ -435,3 +435,29 @@ describe('prompts', () => {
     for (const [i, value] of numbers(results.whole).entries()) expect(value).toBeCloseTo(wanted[i] ?? 0, 5);
   });
 });
+
+test('parallel residuals (GPT-NeoX): two blocks of one stream, each added before the sum', async () => {
+  const build = (more: boolean) =>
+    model(17, ({ op, input, linear }) => {
+      const x = input('x', [2, 3, 8]);
+      const [q, k, v] = ['q', 'k', 'v'].map((name) => split(op, linear(`attn.${name}`, x, 8, 8), 2, 4));
+      const weights = op.Softmax(op.MatMul(q as Value, op.Transpose(k as Value, { perm: [0, 1, 3, 2] })));
+      const attention = linear('attn.out', join(op, op.MatMul(weights, v as Value), 8), 8, 8);
+      const inner = linear('mlp.down', op.Relu(linear('mlp.up', x, 8, 12)), 12, 8);
+      const ffn = more ? op.Add(op.Mul(inner, 2), x) : inner;
+      return { y: op.Add(op.Add(ffn, attention), x) };
+    });
+  const made = build(false);
+  const found = only(findSites(made), 'sublayer');
+  expect(found.map(({ path, role }) => [path, role])).toEqual([
+    ['mlp', 'feed-forward'],
+    ['attn', 'attention'],
+  ]);
+  const [site] = found;
+  if (site === undefined) return;
+  // z' = z + (z + residual): the stream is what the view calls the residual, and not the other block.
+  replace(made, site, ({ z, residual }, { op }) => ({ z: op.Add(z, op.Add(z, residual)) }));
+  const x = feed([2, 3, 8]);
+  const [ours, theirs] = [await runModel(made, { x }), await runModel(build(true), { x })];
+  for (const [i, y] of numbers(theirs.y).entries()) expect(numbers(ours.y)[i]).toBeCloseTo(y, 4);
+});
