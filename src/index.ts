@@ -210,6 +210,7 @@ export type {
 } from '../passes/methods/contract/survey.js';
 export type { Weighted, WeightedFactors, WeightedParameters } from '../passes/methods/contract/weighted.js';
 export { METHODS as methods } from '../passes/methods/registry.js';
+export { unfuseAttention } from '../passes/normalize/unfuse.js';
 export { definePreset, type Preset, type PresetDefinition } from '../passes/presets/preset.js';
 export { PRESETS as presets } from '../passes/presets/registry.js';
 export type {
@@ -292,6 +293,7 @@ export {
   type LinearRole,
   type LinearSite,
   type NormSite,
+  type PackedRange,
   type PathGuess,
   type PositionSite,
   type PromptSite,

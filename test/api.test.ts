@@ -123,6 +123,7 @@ describe('the package', () => {
         "tensorOfNumbers",
         "tensorType",
         "train",
+        "unfuseAttention",
         "uniform",
         "validateModel",
         "verify",

@@ -1,4 +1,5 @@
 import { Command, Option } from 'commander';
+import { unfuseAttention } from '../../passes/normalize/unfuse.js';
 import type { Pass } from '../../passes/pass.js';
 import { type EditLog, type RunOptions, runPasses } from '../../passes/runner.js';
 import { fail } from '../errors.js';
@@ -10,6 +11,9 @@ import { addConfigOptions } from './config-option.js';
 import { count } from './options.js';
 import { print, printJson } from './output.js';
 import { table } from './table.js';
+
+/** Passes that need no config module. */
+const SHIPPED: readonly Pass[] = [unfuseAttention];
 
 interface RunFlags {
   readonly config?: string | false;
@@ -24,7 +28,9 @@ interface RunFlags {
 export function runCommand(): Command {
   const command = new Command('run')
     .summary('run passes of your own over a model')
-    .description('Run the passes of a config module over a model, in their order, and write the result.')
+    .description(
+      `Run the passes of a config module over a model, in their order, and write the result. Those that ship go by name: ${SHIPPED.map(({ name, summary }) => `${name} ${summary}`).join('; ')}.`,
+    )
     .argument('<model>', 'ONNX model')
     .requiredOption('-o, --out <file>', 'where the model goes')
     .option('--pass <names...>', 'only these passes, in this order')
@@ -63,13 +69,14 @@ async function run(path: string, flags: RunFlags): Promise<void> {
 /** All passes of the module, or those named. */
 function chosen({ passes, path }: UserConfig, { pass: names }: RunFlags): readonly Pass[] {
   const where = path === undefined ? {} : { where: path };
-  const known = passes.map(({ name }) => name);
+  const all = [...passes, ...SHIPPED];
+  const known = all.map(({ name }) => name);
   if (names !== undefined)
     return names.map(
       (wanted) =>
-        passes.find(({ name }) => name === wanted) ??
+        all.find(({ name }) => name === wanted) ??
         fail('E_NO_MATCH', {
-          message: `The config file has no pass '${wanted}'`,
+          message: `There is no pass '${wanted}'${path === undefined ? '' : ' in the config file'}`,
           ...where,
           remedy: didYouMean(wanted, known),
         }),

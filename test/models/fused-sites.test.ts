@@ -6,7 +6,6 @@ import { runPasses } from '../../passes/runner.js';
 import { findSites } from '../../passes/sites/find.js';
 import type { LinearSite } from '../../passes/sites/site.js';
 import { SessionHost, type Tensors } from '../../runtime/session.js';
-import { PeftCompileError } from '../../src/errors.js';
 import { inferModel } from '../../src/infer/index.js';
 import { readModel } from '../../src/onnx/index.js';
 import { randomParameters } from '../helpers/adapters.js';
@@ -101,10 +100,15 @@ describe('projections inside a fused op', () => {
   });
 
   it('refuse a method that needs their output', () => {
-    const { path } = fixture('bert.optimizer.attention');
-    const model = readModel(path);
+    const model = readModel(fixture('bert.optimizer.attention').path);
     const targeting = { targets: ['bert.encoder.layer.0.attention.self.query'] };
-    const insertion = (): unknown => insert(model, { method: 'parallel', targeting });
-    expect(insertion).toThrow(PeftCompileError);
+    const insertion = (): unknown => insert(model, { method: 'lora', config: { gating: true }, targeting });
+    expect(insertion).toThrow(/cannot act on the weights here: its gate depends on the input/);
+    expect(insertion).toThrow(/Export the model without fusion/);
+  });
+
+  it('refuse a prefix, and say how to take attention apart', () => {
+    const model = readModel(fixture('bert.optimizer.attention').path);
+    expect(() => insert(model, { method: 'prefix' })).toThrow(/--pass unfuse-attention/);
   });
 });
