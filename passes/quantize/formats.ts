@@ -99,7 +99,7 @@ const nf4: QuantizeFormat = {
   defaultBlock: 64,
   asymmetric: false,
   transposed: true,
-  runs: "ONNX Runtime's CPU and CUDA providers only: WebGPU, CoreML and DirectML have no kernel for it and leave it to the CPU",
+  runs: "ONNX Runtime's CPU and CUDA providers and onnxruntime-web's wasm only: WebGPU, CoreML and DirectML have no kernel for it and leave it to the CPU",
   opset: 13,
   dtypes: ['float32', 'float16'],
   refuses: ({ inDim, outDim }, { blockSize }) =>
