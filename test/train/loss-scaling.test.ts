@@ -22,8 +22,8 @@ afterEach(async () => {
   for (const stepper of open.splice(0)) await stepper.close();
 });
 
-async function artifacts(options: Partial<StepOptions> = {}): Promise<TrainArtifacts> {
-  const model = readModel(join(repositoryRoot, 'fixtures/models/bert.ts.fp16.onnx'));
+async function artifacts(options: Partial<StepOptions> = {}, file = 'bert.ts.fp16'): Promise<TrainArtifacts> {
+  const model = readModel(join(repositoryRoot, `fixtures/models/${file}.onnx`));
   const config = { rank: 4, alpha: 12 };
   insert(model, { method: 'lora', config, targeting: { targets: 'all-linear' }, seed: 3 });
   return artifactsInMemory(emitStep(model, { loss: 'classification', ...options }), model);
@@ -112,6 +112,17 @@ describe('loss scaling', () => {
       expect(await snapshot(stepper)).not.toEqual(before);
     },
   );
+
+  it('trains a bfloat16 model without a scale, in float32 where there are no kernels', async () => {
+    const made = await artifacts({}, 'bert.ts.bf16');
+    expect(made.manifest.precision).toEqual({ params: 'float32', model: 'bfloat16' });
+    expect(made.manifest.lossScaling).toBeNull();
+    const stepper = await stepperOf(made);
+    const losses: number[] = [];
+    for (let step = 1; step <= 6; step++)
+      losses.push((await stepper.step([batch(made, 1)], { lr: 0.01, step, seeds: [0] })).loss);
+    expect(losses.at(-1)!).toBeLessThan(0.9 * losses[0]!);
+  });
 
   it('resumes where the scale stood', async () => {
     const made = await artifacts();
