@@ -35,6 +35,14 @@ export {
 } from '../passes/insert/insert.js';
 export type { SkippedSite } from '../passes/insert/plan.js';
 export type * from '../passes/inspect/report.js';
+export {
+  checkSymbols,
+  type MemoryOptions,
+  type MemoryPlan,
+  planMemory,
+  sharedPeak,
+} from '../passes/memory/plan.js';
+export type { DimSizes } from '../passes/memory/sizes.js';
 export type { InputSetting, InputSettings } from '../passes/normalize/fixed-inputs.js';
 export type { FormatId } from '../passes/quantize/formats.js';
 export type { Targeting } from '../passes/sites/targeting.js';
@@ -71,6 +79,7 @@ export {
   type EmitOrtTrainingOptions,
   type EmitStepOptions,
   emit,
+  type StepDevice,
 } from '../runtime/library/emit.js';
 export { insert } from '../runtime/library/insert.js';
 export { type InspectOptions, inspect } from '../runtime/library/inspect.js';

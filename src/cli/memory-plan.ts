@@ -34,7 +34,7 @@ export function printMemoryPlans(
     print(
       `${title.length === 0 ? 'all sizes are fixed' : title.join(', ')}: about ${formatBytes(peak)} at the peak\n`,
     );
-    print(table(HEAD, graphs.map(row), [1, 2, 3, 4]));
+    print(table(HEAD, graphs.map(row), [1, 2, 3, 4, 5]));
     print();
   }
   const runtime = plans[0]?.graphs[0]?.runtime ?? 0;
@@ -44,11 +44,12 @@ export function printMemoryPlans(
   print('packed       copies of weights for the matrix kernels of the CPU; train --low-memory does without');
   print('carried      batch, parameters and optimizer state, in and out');
   print('activations  intermediate values; --recompute and smaller micro-batches have fewer');
+  print('gaps         what the allocator of ONNX Runtime holds besides');
 }
 
-const HEAD = ['graph', 'weights', 'packed', 'carried', 'activations', 'most at'];
+const HEAD = ['graph', 'weights', 'packed', 'carried', 'activations', 'gaps', 'most at'];
 
 function row({ name, ...plan }: MemoryPlan & { readonly name: string }): string[] {
-  const { weights, packed, carried, activations, peakAt } = plan;
-  return [name, ...[weights, packed, carried, activations].map(formatBytes), peakAt];
+  const { weights, packed, carried, activations, gaps, peakAt } = plan;
+  return [name, ...[weights, packed, carried, activations, gaps].map(formatBytes), peakAt];
 }

@@ -31,9 +31,9 @@ async function runStep(context: BenchContext): Promise<SuiteResult> {
   const [batch, sequence] = quick ? [4, 16] : [8, 128];
   const external = await context.bert(shape, 'file');
   const inline = await context.bert(shape, 'inline');
-  const artifacts = async (model: string, accumulation: number, name: string) => {
+  const artifacts = async (model: string, accumulation: number, name: string, recompute = false) => {
     const out = join(folder, `step-${name}`);
-    await runTask('writeSteps', { model, out, rank: RANK, accumulation });
+    await runTask('writeSteps', { model, out, rank: RANK, accumulation, recompute });
     return out;
   };
   log('  emitting the step graphs');
@@ -41,6 +41,8 @@ async function runStep(context: BenchContext): Promise<SuiteResult> {
   const inlined = await artifacts(inline, 1, 'inline');
   const halves = await artifacts(external, 2, 'halves');
   const quarters = await artifacts(external, 4, 'quarters');
+  const again = await artifacts(external, 1, 'recompute', true);
+  const quartersAgain = await artifacts(external, 4, 'quarters-recompute', true);
 
   const size = { batch, sequence, vocab: shape.vocab, labels: shape.labels, runs };
   const ours = (name: string, task: string, input: Json, options: Json = {}): Subject => ({
@@ -51,15 +53,31 @@ async function runStep(context: BenchContext): Promise<SuiteResult> {
     name,
     measure: () => runPeer(python ?? '', 'peft_step.py', { ...shape, ...size, threads, rank: RANK, mode }),
   });
+  /** A step beside the estimate for its graphs. */
+  const planned = (name: string, steps: string, micro = 1, options: Json = {}): Subject => {
+    const task = { folder: steps, batch: batch / micro, sequence, prepack: options.prepack !== false };
+    return {
+      name,
+      measure: async () => ({
+        ...(await ours(name, 'step', { folder: steps }, options).measure()),
+        ...(await runTask('planSteps', task)),
+      }),
+    };
+  };
+  const low = 'low-memory';
+  const micro = (count: number) => `micro-batches ${batch / count} × ${count}`;
   const subjects = [
     ours(FORWARD, 'forward', { model: external }),
-    ours(STEP, 'step', { folder: whole8 }),
+    planned(STEP, whole8),
     ...(python === undefined ? [] : [peer(TORCH_STEP, 'step')]),
-    ours(`${STEP}, low-memory options`, 'step', { folder: whole8 }, LOW_MEMORY),
-    ours(`${STEP}, micro-batches ${batch / 2} × 2`, 'step', { folder: halves }),
-    ours(`${STEP}, micro-batches ${batch / 4} × 4`, 'step', { folder: quarters }),
-    ours(`${STEP}, micro-batches ${batch / 2} × 2, low-memory`, 'step', { folder: halves }, LOW_MEMORY),
-    ours(`${STEP}, micro-batches ${batch / 4} × 4, low-memory`, 'step', { folder: quarters }, LOW_MEMORY),
+    planned(`${STEP}, low-memory options`, whole8, 1, LOW_MEMORY),
+    planned(`${STEP}, ${micro(2)}`, halves, 2),
+    planned(`${STEP}, ${micro(4)}`, quarters, 4),
+    planned(`${STEP}, ${micro(2)}, ${low}`, halves, 2, LOW_MEMORY),
+    planned(`${STEP}, ${micro(4)}, ${low}`, quarters, 4, LOW_MEMORY),
+    planned(`${STEP}, recompute`, again),
+    planned(`${STEP}, recompute, ${low}`, again, 1, LOW_MEMORY),
+    planned(`${STEP}, recompute, ${micro(4)}, ${low}`, quartersAgain, 4, LOW_MEMORY),
     ours(`${STEP}, weights inside the file`, 'step', { folder: inlined }),
     ours('insert, emit and step in one process', 'train', { model: external, rank: RANK }),
     ours(FORWARD_LOW, 'forward', { model: external }, LOW_MEMORY),
@@ -90,6 +108,7 @@ function stepTable(title: string, rounds: Rounds, subjects: readonly Subject[], 
       overPeft: rounds.ratio(name, time, TORCH_STEP, 'stepMs'),
       peakMiB: rounds.median(name, 'peakMiB'),
       memoryOverPeft: rounds.ratio(name, 'peakMiB', TORCH_STEP),
+      planMiB: rounds.median(name, 'planMiB'),
       idleMiB: rounds.median(name, 'idleMiB'),
     };
   });
@@ -104,6 +123,7 @@ function stepTable(title: string, rounds: Rounds, subjects: readonly Subject[], 
       { key: 'overPeft', head: 'time ÷ peft step', format: hundredths },
       { key: 'peakMiB', head: 'peak MiB', format: whole },
       { key: 'memoryOverPeft', head: 'peak ÷ peft step', format: hundredths },
+      { key: 'planMiB', head: 'emit --plan said', format: whole },
       { key: 'idleMiB', head: 'MiB before the model', format: whole },
     ],
     rows,

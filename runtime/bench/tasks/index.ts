@@ -6,6 +6,7 @@ import { copy, rewrite } from './files.js';
 import { cachePages, largeFold, systemCopy, writeLlama } from './large.js';
 import { latency } from './latency.js';
 import { method } from './method.js';
+import { planSteps } from './plan.js';
 import { writeBert, writeRandomAdapter, writeSteps, writeUnfolded } from './prepare.js';
 import { quantizeBase } from './quantize.js';
 import { forward, step, train } from './run.js';
@@ -32,5 +33,6 @@ export const TASKS: Readonly<Record<string, BenchTask>> = {
   writeLlama,
   writeRandomAdapter,
   writeSteps,
+  planSteps,
   writeUnfolded,
 };

@@ -32,12 +32,19 @@ export const writeBert: BenchTask = async (input) => {
 
 /** Training artifacts of a model with LoRA. */
 export const writeSteps: BenchTask = async (input) => {
-  const { model, out, rank, accumulation } = z
-    .object({ model: z.string(), out: z.string(), rank: z.int(), accumulation: z.int() })
+  const { model, out, rank, accumulation, recompute } = z
+    .object({
+      model: z.string(),
+      out: z.string(),
+      rank: z.int(),
+      accumulation: z.int(),
+      recompute: z.union([z.boolean(), z.int()]).default(false),
+    })
     .parse(input);
   const adapted = readModel(model);
   withLora(adapted, rank, ['query', 'value']);
-  await writeArtifacts(out, emitStep(adapted, { loss: 'classification', clip: 1, accumulation }), adapted);
+  const emitted = emitStep(adapted, { loss: 'classification', clip: 1, accumulation, recompute });
+  await writeArtifacts(out, emitted, adapted);
   return {};
 };
 
