@@ -10,6 +10,7 @@ import { fail } from '../../src/errors.js';
 import type { Model } from '../../src/model.js';
 import { type WriteOptions, writeModel } from '../../src/onnx/index.js';
 import { type Tensor, tensorOfBytes } from '../../src/tensor.js';
+import { isFloat } from '../../src/types.js';
 import { loadTensor, numbersOf, tensorOfNumbers } from '../host-tensor.js';
 import type { OrtCheckpoint } from './checkpoint.js';
 import { optimizerState, type Start } from './start.js';
@@ -46,7 +47,10 @@ export async function ortTrainingArtifacts(
   const trainable = new Map<string, Tensor>();
   for (const param of trained) trainable.set(param.key, await master(param, storedOf(param), start));
   const fixed = new Map<string, Tensor>(frozen.map(({ name, tensor }) => [name, tensor]));
-  for (const param of untrained) fixed.set(param.key, storedOf(param));
+  // Others stay in the models: the runtime has float32 parameters only.
+  for (const param of untrained)
+    if (isFloat(param.dtype) && trainingDtype(param.dtype) === 'float32')
+      fixed.set(param.key, await master(param, storedOf(param), undefined));
   // A run that goes on has used up a seed per forward pass.
   const passes = accumulation * (start?.optimizer?.step ?? 0);
   if (dropoutSeed !== undefined) fixed.set(DROPOUT_SEED, counter(dropoutSeed + passes));

@@ -11,7 +11,7 @@ export interface FrozenWeight {
 
 /**
  * Makes inputs of the weights that both models hold, in the order of the first; the runtime feeds parameters to the
- * second in the order of the first. Small constants stay: shapes and axes have to be known when a session is created.
+ * second in the order of the first. Small constants stay, and so does all that is not float32.
  */
 export function liftFrozen(training: Model, evaluation: Model): FrozenWeight[] {
   const known = new Map([...evaluation.graph.initializers].map((value) => [value.name, value]));
@@ -20,7 +20,8 @@ export function liftFrozen(training: Model, evaluation: Model): FrozenWeight[] {
     const { name, tensor } = value;
     const other = known.get(name);
     if (name === undefined || tensor === undefined || other?.tensor?.data !== tensor.data) continue;
-    if (tensor.data.byteLength <= INLINE_LIMIT || tensor.strings !== undefined) continue;
+    // The runtime takes parameters of other element types for damaged.
+    if (tensor.data.byteLength <= INLINE_LIMIT || tensor.dtype !== 'float32') continue;
     lift(training, value, tensor);
     lift(evaluation, other, tensor);
     lifted.push({ name, tensor });
