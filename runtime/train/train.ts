@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { proceduresOf } from '../../passes/procedures.js';
 import type { StepManifest } from '../../passes/targets/manifest.js';
-import { fail } from '../../src/errors.js';
+import { fail, PeftCompileError } from '../../src/errors.js';
 import { loadArtifacts, type TrainArtifacts } from '../artifacts.js';
 import { type CollateOptions, Collator, checkDataset } from '../data/batch.js';
 import { type Dataset, splitDataset } from '../data/dataset.js';
@@ -81,12 +81,25 @@ export async function train(options: TrainOptions): Promise<TrainResult> {
         start,
         adapterPath,
       });
+    } catch (error) {
+      throw afterFailure(error, checkpoints.last);
     } finally {
       log.close();
     }
   } finally {
     await stepper.close();
   }
+}
+
+/** A failure of the runtime (memory, a lost device) costs the steps since the last checkpoint: the error names it. */
+function afterFailure(error: unknown, checkpoint: string | undefined): unknown {
+  if (!(error instanceof PeftCompileError && error.code === 'E_RUNTIME') || checkpoint === undefined)
+    return error;
+  return new PeftCompileError(error.code, {
+    message: error.message.replace(/\.$/, ''),
+    remedy: `The checkpoint ${checkpoint} is whole; --resume continues from it.`,
+    cause: error,
+  });
 }
 
 /** Everything about a run that is settled before its first step. */
