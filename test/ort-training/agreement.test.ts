@@ -77,6 +77,14 @@ describe.skipIf(!installed)('the training API agrees with the step target', () =
     );
   });
 
+  it('with VeRA, whose matrices are part of the adapter and do not train', async () => {
+    await agree(
+      'distilbert.ts.static',
+      { method: 'vera', config: { rank: 4 } },
+      { schedule: { ...LINEAR, learningRate: 0.03 } },
+    );
+  });
+
   it('with frozen weights in the checkpoint', async () => {
     await agree(
       'roberta.ts.static',
