@@ -7,6 +7,7 @@ import type { InferenceSession, Tensor, TensorConstructor } from 'onnxruntime-co
 import type { CarriedTensor, StepManifest } from '../../passes/targets/manifest.js';
 import { fail } from '../../src/errors.js';
 import type { HostTensor } from '../host-tensor.js';
+import { LossScaler } from '../train/loss-scaler.js';
 import { learningRate } from '../train/schedule.js';
 import { InitialValues } from './initial-values.js';
 import { ortTensor } from './tensors.js';
@@ -51,6 +52,8 @@ export interface StepResult {
   /** Global 2-norm of the gradient before clipping. */
   readonly gradNorm: number;
   readonly learningRate: number;
+  /** Whether the gradient overflowed under dynamic loss scaling, so that nothing changed. */
+  readonly skipped: boolean;
 }
 
 export class StepDriver {
@@ -59,6 +62,7 @@ export class StepDriver {
   readonly #sessions: ReadonlyMap<GraphName, InferenceSession>;
   readonly #initial: InitialValues;
   readonly #totalSteps: number;
+  readonly #scaler: LossScaler;
   /** Parameters, optimizer state and sums by input name. */
   readonly #carried = new Map<string, Tensor>();
   #seed: number;
@@ -75,6 +79,7 @@ export class StepDriver {
     this.#sessions = sessions;
     this.#initial = new InitialValues(files.initial);
     this.#totalSteps = options.totalSteps ?? files.manifest.schedule.totalSteps ?? Number.MAX_SAFE_INTEGER;
+    this.#scaler = new LossScaler(files.manifest);
     this.#seed = options.seed ?? 0;
     for (const { input, key, shape } of this.manifest.params)
       this.#carry(input, this.#float32(this.#initial.numbers(key, product(shape)), shape));
@@ -121,7 +126,8 @@ export class StepDriver {
       });
     this.#step++;
     const rate = learningRate({ ...schedule, totalSteps: this.#totalSteps }, this.#step);
-    const scalars = { lr: rate, step: this.#step };
+    // The optimizer's count is of the steps that it took.
+    const scalars = { lr: rate, step: this.#step - this.#scaler.skipped };
     let loss = 0;
     let weight = 0;
     let last: InferenceSession.ReturnType = {};
@@ -134,11 +140,13 @@ export class StepDriver {
       weight += share;
     }
     if (accumulation !== null) last = await this.#run('update', {}, scalars);
+    const gradNorm = scalar(last, outputs.gradNorm);
     return {
       step: this.#step,
       loss: weight > 0 ? loss / weight : 0,
-      gradNorm: scalar(last, outputs.gradNorm),
+      gradNorm,
       learningRate: rate,
+      skipped: this.#scaler.note(gradNorm),
     };
   }
 
@@ -193,9 +201,14 @@ export class StepDriver {
     const inputs: Record<string, Tensor> = {};
     for (const name of spec.inputs) inputs[name] = this.#input(name, feeds, values);
     const results = await session.run(inputs);
+    const { gradNorm } = this.manifest.outputs;
+    const overflowed =
+      this.#scaler.dynamic && results[gradNorm] !== undefined && !Number.isFinite(scalar(results, gradNorm));
     for (const { input, output } of this.#carriedTensors()) {
       const next = results[output];
-      if (next !== undefined) this.#carry(input, next);
+      if (next === undefined) continue;
+      if (overflowed) next.dispose();
+      else this.#carry(input, next);
     }
     return results;
   }
@@ -213,7 +226,7 @@ export class StepDriver {
   }
 
   #scalars({ lr = 0, step = 0 }: { readonly lr?: number; readonly step?: number }): Map<string, Tensor> {
-    const values = { lr, step, lossScale: 1 };
+    const values = { lr, step, lossScale: this.#scaler.scale };
     return new Map(
       this.manifest.scalars.map(({ name, role }) => [
         name,
