@@ -7,7 +7,7 @@ import { type Node, Value } from '../../src/graph.js';
 import type { Model } from '../../src/model.js';
 import { Builder } from '../../src/ops/builder.js';
 import type { Tensor, TensorData } from '../../src/tensor.js';
-import { byteSize, tensorType } from '../../src/types.js';
+import { byteSize, type DType, tensorType } from '../../src/types.js';
 import type { Edit } from '../edit.js';
 import { unusedWith } from '../normalize/rewrite.js';
 import { definePass } from '../pass.js';
@@ -26,6 +26,8 @@ export interface FloatSource {
   readonly tensor: Tensor;
   readonly inDim: number;
   readonly outDim: number;
+  /** Dtype of what it is multiplied with. */
+  readonly dtype: DType;
   /** The payload is [out, in]. */
   readonly transposed: boolean;
   /** The weight is the payload times this. */
@@ -63,7 +65,7 @@ export function quantizeSites(
 ): QuantizeResult {
   checkSettings(format, settings);
   const taken = valueNames(model);
-  const made = new Map<Value, Mutable<QuantizedSite>>();
+  const made = new Map<Value, Mutable<QuantizedSite>[]>();
   const skipped: { path: string; reason: string }[] = [];
   const pass = definePass({
     name: 'quantise',
@@ -77,23 +79,31 @@ export function quantizeSites(
           skipped.push({ path: site.path, reason });
           continue;
         }
-        const known = made.get(site.weight.value);
-        const source = known?.source ?? sourceOf(site);
-        const own = known?.payloads ?? payloads(source);
-        const parts = known?.parts ?? storedParts(site.path, taken, format.parts(sizes, settings), own);
-        const { edit, center } = replaced(model, site, parts, format, sizes, settings, known === undefined);
-        if (known !== undefined) known.paths.push(site.path);
+        const earlier = made.get(site.weight.value) ?? [];
+        // Readers that take the transpose, or another multiple, have codes of their own.
+        const known = earlier.find(({ source }) => readsAlike(source, site));
+        if (known !== undefined) {
+          yield replaced(model, site, known.parts, format, sizes, settings).edit;
+          known.paths.push(site.path);
+          continue;
+        }
+        const source = sourceOf(site);
+        const own = payloads(source);
+        const parts = storedParts(site.path, taken, format.parts(sizes, settings), own);
+        // In the main graph, which the bodies of control flow see too.
+        yield { label: `store ${site.path}`, graph: model.graph, addInitializers: partValues(parts) };
+        const { edit, center } = replaced(model, site, parts, format, sizes, settings);
         yield edit;
-        const matrix = known?.matrix ?? matrixOf(center);
-        if (known !== undefined) continue;
+        const matrix = matrixOf(center);
         own.bind(matrix);
-        made.set(site.weight.value, { paths: [site.path], source, matrix, parts, payloads: own });
+        const one = { paths: [site.path], source, matrix, parts, payloads: own };
+        made.set(site.weight.value, [...earlier, one]);
       }
       yield* dropUnused(model, before);
     },
   });
   runPasses(model, [pass]);
-  return { quantized: [...made.values()], skipped };
+  return { quantized: [...made.values()].flat(), skipped };
 }
 
 type Mutable<T extends { readonly paths: readonly string[] }> = Omit<T, 'paths'> & { paths: string[] };
@@ -131,11 +141,26 @@ function unsuitable(
   return format.refuses?.(sizes, settings);
 }
 
-function sourceOf({ weight, inDim, outDim, path }: LinearSite): FloatSource {
+function sourceOf({ weight, inDim, outDim, dtype, path }: LinearSite): FloatSource {
   const { value, transposed, scale } = weight;
   const tensor =
     payloadOf(value) ?? fail('E_INVALID_GRAPH', { message: 'The weight holds no numbers', where: path });
-  return { value, tensor, inDim, outDim, transposed, scale };
+  return { value, tensor, inDim, outDim, dtype, transposed, scale };
+}
+
+/** Whether a site multiplies by the same matrix as the one that the source was read for. */
+function readsAlike(source: FloatSource, { weight, inDim, outDim, dtype }: LinearSite): boolean {
+  return (
+    source.transposed === weight.transposed &&
+    source.scale === weight.scale &&
+    source.inDim === inDim &&
+    source.outDim === outDim &&
+    source.dtype === dtype
+  );
+}
+
+function partValues({ codes, scales, zeroPoints }: QuantizedParts): Value[] {
+  return [codes, scales, ...(zeroPoints === null ? [] : [zeroPoints])];
 }
 
 function storedParts(
@@ -168,7 +193,6 @@ function replaced(
   format: QuantizeFormat,
   sizes: ProductSizes,
   settings: QuantizeSettings,
-  fresh: boolean,
 ): { readonly edit: Edit; readonly center: Node } {
   const b = new Builder(model, { provenance: 'quantise' });
   const product = format.product(b, x, parts, sizes, settings);
@@ -181,7 +205,6 @@ function replaced(
   const y = c == null ? product : b.op.Add(product, beta === 1 ? c : b.op.Mul(c, beta));
   const from = node.output(0);
   y.name = from.name;
-  const values = [parts.codes, parts.scales, ...(parts.zeroPoints === null ? [] : [parts.zeroPoints])];
   return {
     center,
     edit: {
@@ -189,7 +212,7 @@ function replaced(
       graph: node.graph ?? model.graph,
       redirect: [{ from, to: y }],
       add: { nodes: b.nodes, at: { before: node } },
-      addInitializers: [...(fresh ? values : []), ...b.initializers],
+      addInitializers: b.initializers,
       remove: unusedWith(node, new Set([x, ...(c == null ? [] : [c])])),
     },
   };
