@@ -7,7 +7,7 @@ import { type StepManifest, stepManifestSchema } from '../passes/targets/manifes
 import type { StepArtifacts } from '../passes/targets/step.js';
 import { fail } from '../src/errors.js';
 import type { Model } from '../src/model.js';
-import { atomicWrite, writeModel } from '../src/onnx/index.js';
+import { atomicWrite, type WriteOptions, writeModel } from '../src/onnx/index.js';
 import { reason } from '../src/onnx/source.js';
 import { describeIssues } from '../src/zod-issues.js';
 import { readAdapter, writeAdapter } from './adapter-file.js';
@@ -51,14 +51,14 @@ export async function loadArtifacts(folder: string): Promise<TrainArtifacts> {
   return { manifest, graphs, record, initial };
 }
 
-/** Writes graphs, first values and, last, the manifest. External weights of the base are copied beside the graphs. */
+/** Writes graphs, first values and, last, the manifest. External weights of the base are copied or linked beside them. */
 export async function writeArtifacts(
   folder: string,
   emitted: StepArtifacts,
   adapted: Model,
-  options: { readonly force?: boolean } = {},
+  options: Pick<WriteOptions, 'force' | 'weights'> = {},
 ): Promise<string[]> {
-  const force = options.force ?? false;
+  const { force = false, weights = 'copy' } = options;
   await mkdir(folder, { recursive: true });
   const { manifest } = emitted;
   const written: string[] = [];
@@ -69,7 +69,7 @@ export async function writeArtifacts(
     const path = join(folder, file);
     // The graphs share data files: those that an earlier one brought along are there already, and are the same.
     const ours = written.length > 0 && !existsSync(path);
-    await writeModel(model, path, { force: force || ours });
+    await writeModel(model, path, { force: force || ours, weights });
     written.push(path);
   }
   const initial = join(folder, INITIAL_FILE);

@@ -37,7 +37,9 @@ export const SETTLED: ReadonlySet<string> = new Set(
 
 /** Adds the options of a training graph to a command, and the config file that may hold them. */
 export function addStepOptions(command: Command): Command {
-  return addConfigOptions(addGraphOptions(command)).hook('preAction', (_command, verb) => applyConfig(verb));
+  return addConfigOptions(addGraphOptions(command)).hook('preAction', (_command, verb) =>
+    applyTrainConfig(verb),
+  );
 }
 
 /** Entries of a config file whose option has another name. */
@@ -54,7 +56,7 @@ const EXCLUSIVE: Readonly<Record<string, string>> = {
 };
 
 /** Lays the training options of the config file under those of the command line. */
-async function applyConfig(verb: Command): Promise<void> {
+export async function applyTrainConfig(verb: Command): Promise<void> {
   const { config } = verb.opts<{ config?: string | false }>();
   const { train, seed } = await loadUserConfig(config);
   const given = (name: string) => verb.getOptionValueSource(name) === 'cli';
@@ -66,7 +68,8 @@ async function applyConfig(verb: Command): Promise<void> {
   }
 }
 
-function addGraphOptions(command: Command): Command {
+/** Adds the options of a training graph alone. */
+export function addGraphOptions(command: Command): Command {
   return command
     .addOption(choice('--loss <id>', 'what is minimised', [...LOSSES.keys()]))
     .option(

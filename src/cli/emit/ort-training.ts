@@ -1,16 +1,17 @@
 /** `emit --target ort-training`: its options and its report. */
 import type { Command } from 'commander';
-import type { AdamMode } from '../../passes/targets/ort-training/options.js';
-import type { StepOptions } from '../../passes/targets/step.js';
-import { produceOrtTraining } from '../../runtime/ort-training/produce.js';
-import { fail } from '../errors.js';
-import type { Model } from '../model.js';
-import { formatType, tensorType } from '../types.js';
-import { choice } from './choice.js';
-import { count, countFromZero } from './options.js';
-import { formatCount, print, printJson } from './output.js';
+import type { AdamMode } from '../../../passes/targets/ort-training/options.js';
+import { produceOrtTraining } from '../../../runtime/ort-training/produce.js';
+import { fail } from '../../errors.js';
+import { formatType, tensorType } from '../../types.js';
+import { choice } from '../choice.js';
+import { count, countFromZero } from '../options.js';
+import { formatCount, print, printJson } from '../output.js';
+import type { StepFlags } from '../step-options.js';
+import { type CommonFlags, type Emission, outOf } from './common.js';
+import { trainingOptions } from './training.js';
 
-export interface OrtTrainingFlags {
+export interface OrtTrainingFlags extends CommonFlags, StepFlags {
   readonly steps?: number;
   readonly rate: 'graph' | 'runtime';
   readonly adamMode: AdamMode;
@@ -20,69 +21,56 @@ export interface OrtTrainingFlags {
   readonly trainOutputs: 'loss' | 'metrics';
   readonly dropoutSeed: number;
   readonly from?: string;
-  readonly accumulation: number;
-  readonly weights: 'link' | 'copy';
-  readonly out: string;
-  readonly force?: boolean;
-  readonly json?: boolean;
 }
-
-const PREFIX = 'ort-training target:';
 
 export function addOrtTrainingOptions(command: Command): Command {
   return command
-    .option(
-      '--steps <n>',
-      `${PREFIX} optimizer steps of the run, which linear and cosine schedules need`,
-      count,
-    )
+    .option('--steps <n>', 'optimizer steps of the run, which linear and cosine schedules need', count)
     .addOption(
-      choice('--rate <source>', `${PREFIX} the learning rate comes from the graph, or from the caller`, [
+      choice('--rate <source>', 'the learning rate comes from the graph, or from the caller', [
         'graph',
         'runtime',
       ]).default('graph'),
     )
     .addOption(
-      choice('--adam-mode <mode>', `${PREFIX} where Adam corrects its bias and decays weights`, [
+      choice('--adam-mode <mode>', 'where Adam corrects its bias and decays weights', [
         'torch',
         'huggingface',
       ]).default('torch'),
     )
     .addOption(
-      choice('--frozen <place>', `${PREFIX} frozen weights in the graphs, or once, in the checkpoint`, [
+      choice('--frozen <place>', 'frozen weights in the graphs, or once, in the checkpoint', [
         'graph',
         'checkpoint',
       ]).default('graph'),
     )
     .addOption(
-      choice(
-        '--checkpoint-data <mode>',
-        `${PREFIX} tensors in a file beside the checkpoint; auto from 1.8 GB`,
-        ['auto', 'always', 'never'],
-      ).default('auto'),
+      choice('--checkpoint-data <mode>', 'tensors in a file beside the checkpoint; auto from 1.8 GB', [
+        'auto',
+        'always',
+        'never',
+      ]).default('auto'),
     )
-    .option('--nominal', `${PREFIX} write a nominal checkpoint too`)
+    .option('--nominal', 'write a nominal checkpoint too')
     .addOption(
-      choice('--train-outputs <what>', `${PREFIX} what a training step gives back`, [
+      choice('--train-outputs <what>', 'what a training step gives back', ['loss', 'metrics']).default(
         'loss',
-        'metrics',
-      ]).default('loss'),
+      ),
     )
-    .option('--dropout-seed <n>', `${PREFIX} seed of the first dropout masks`, countFromZero, 0)
-    .option('--from <checkpoint>', `${PREFIX} go on from a checkpoint of peft-compile train`);
+    .option('--dropout-seed <n>', 'seed of the first dropout masks', countFromZero, 0)
+    .option('--from <checkpoint>', 'go on from a checkpoint of peft-compile train');
 }
 
-export async function emitForOrtTraining(
-  model: Model,
-  { schedule, lossScale, ...options }: StepOptions,
-  flags: OrtTrainingFlags,
-): Promise<void> {
+export async function emitForOrtTraining(emission: Emission<OrtTrainingFlags>): Promise<void> {
+  const { model, flags } = emission;
+  const out = outOf(flags);
+  const { schedule, lossScale, ...options } = trainingOptions(emission);
   if (lossScale === 'dynamic')
     return fail('E_UNSUPPORTED', {
       message: 'The ort-training target cannot adapt the loss scale while it trains',
       remedy: 'Give --loss-scale a number, or leave it away',
     });
-  const { steps, rate, adamMode, frozen, checkpointData, nominal = false, trainOutputs, from, out } = flags;
+  const { steps, rate, adamMode, frozen, checkpointData, nominal = false, trainOutputs, from } = flags;
   const produced = await produceOrtTraining(model, {
     ...options,
     ...(lossScale === undefined ? {} : { lossScale }),

@@ -1,8 +1,8 @@
 /** `emit --plan`: the memory that training will take, before anything is written or run. */
-import { checkSymbols, type MemoryPlan, planMemory, sharedPeak } from '../../passes/memory/plan.js';
-import type { StepArtifacts } from '../../passes/targets/step.js';
-import { formatBytes, print, printJson } from './output.js';
-import { table } from './table.js';
+import { checkSymbols, type MemoryPlan, planMemory, sharedPeak } from '../../../passes/memory/plan.js';
+import type { StepArtifacts } from '../../../passes/targets/step.js';
+import { formatBytes, print, printJson } from '../output.js';
+import { table } from '../table.js';
 
 /** Sizes of the symbolic dimensions, by name. */
 export type PlanSizes = Readonly<Record<string, number>>;
