@@ -14,6 +14,7 @@ import { dtypeOf } from '../../src/value-type.js';
 import { applyEdit } from '../edit.js';
 import { nominalSizes, ValueSizes } from '../memory/sizes.js';
 import { groupSegments, type SegmentCost } from './grouping.js';
+import { isRandom } from './random.js';
 import { type Segment, segmentsOf } from './segments.js';
 
 export interface RecomputeOptions {
@@ -48,8 +49,11 @@ export function recompute(
   const backward = [...graph.nodes()].filter((node) => !inForward.has(node));
   const read = new Set(backward.flatMap((node) => [...valuesRead(node)]));
   const segments = segmentsOf(forward, (value) => flow.batch.has(value) && flow.trained.has(value));
+  // Random numbers are kept: drawn again, they would be others than those that the loss was computed with.
   const worthwhile = (value: Value) =>
-    flow.batch.has(value) && (sizes.bytes(value) ?? Number.POSITIVE_INFINITY) > KEPT_BYTES;
+    flow.batch.has(value) &&
+    (sizes.bytes(value) ?? Number.POSITIVE_INFINITY) > KEPT_BYTES &&
+    !(value.producer !== undefined && isRandom(value.producer));
   const starts = groupSegments(
     segments.map((segment) => costOf(segment, read, worthwhile, sizes)),
     options.groups,
@@ -241,8 +245,11 @@ function closure(
 /** A condition that holds once all of `values` are there: s ≥ s or not, both branches are the same. */
 function always(b: Builder, values: readonly Value[]): Value {
   const { op } = b;
+  // The first element, or 0 of a value that has none.
   const elements = values.map((value) =>
-    op.Cast(op.Gather(op.Reshape(value, [-1]), b.scalar(0, 'int64')), { to: 'float32' }),
+    op.Cast(op.ReduceSum(op.Slice(op.Reshape(value, [-1]), [0], [1], [0]), null, { keepdims: 0 }), {
+      to: 'float32',
+    }),
   );
   const sum = elements.reduce((a, c) => op.Add(a, c));
   return op.GreaterOrEqual(sum, sum);

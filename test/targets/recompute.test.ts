@@ -5,6 +5,7 @@ import { groupSegments } from '../../passes/recompute/grouping.js';
 import { emitStep } from '../../passes/targets/step.js';
 import { insert } from '../../src/index.js';
 import { readModel } from '../../src/onnx/index.js';
+import { parseModel } from '../../src/text/index.js';
 import { modelFixture } from '../helpers/fixtures.js';
 import { numbers } from '../helpers/run.js';
 import { Driver, int64 } from './driver.js';
@@ -88,6 +89,29 @@ describe('recompute', () => {
     expect(nodes(1)).toBe(nodes(false));
     expect(() => nodes(0)).toThrow(expect.objectContaining({ code: 'E_USAGE' }));
   });
+});
+
+it('draws random numbers once', async () => {
+  const layers = Array.from({ length: 6 }, (_, i) => i);
+  const weight = (layer: number) =>
+    Array.from({ length: 64 * 64 }, (_, i) => (Math.sin(0.37 * i + layer) / 8).toFixed(4)).join(', ');
+  const model = parseModel(`<ir_version: 8, opset_import: ["": 17]>
+noisy (float[n, 32, 64] h0) => (float[n, 32, 64] h6)
+<${layers.map((i) => `float[64, 64] w${i} = {${weight(i)}}`).join(', ')}>
+{${layers
+    .map(
+      (i) => `m${i} = MatMul(h${i}, w${i})
+  r${i} = RandomNormalLike(h0)
+  s${i} = Tanh(m${i})
+  t${i} = Mul(s${i}, r${i})
+  h${i + 1} = Add(h${i}, t${i})`,
+    )
+    .join('\n')}}`);
+  await insert(model, { method: 'lora', targeting: { targets: 'all' }, config: { rank: 2 }, seed: 4 });
+  const { step } = emitStep(model, { loss: 'mse', recompute: 3 });
+  const nodes = [...(step?.graph.nodes() ?? [])];
+  expect(nodes.filter(({ op }) => op === 'RandomNormalLike')).toHaveLength(6);
+  expect(nodes.filter(({ provenance }) => provenance === 'recompute').length).toBeGreaterThan(4);
 });
 
 describe('groups of segments', () => {
