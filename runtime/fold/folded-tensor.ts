@@ -2,6 +2,7 @@
 import type { FoldTask } from '../../passes/fold/plan.js';
 import { payloadOf } from '../../passes/sites/index.js';
 import { fail } from '../../src/errors.js';
+import type { Value } from '../../src/graph.js';
 import { readPayload } from '../../src/onnx/index.js';
 import type { Tensor, TensorData } from '../../src/tensor.js';
 import { byteSize, isFloat } from '../../src/types.js';
@@ -29,6 +30,8 @@ export class FoldedData implements TensorData {
     readonly params: ReadonlyMap<string, Tensor>,
     readonly evaluator: FormulaEvaluator,
     readonly computeDtype: ComputeDType,
+    /** Other stored tensors that the formula reads, as they were before the fold. */
+    readonly stored: (value: Value) => Tensor | undefined = payloadOf,
   ) {
     this.byteLength = byteSize(base.dtype, countOf(base.dims));
   }
@@ -120,7 +123,7 @@ export class FoldedData implements TensorData {
   async #operands(): Promise<Map<string, HostTensor>> {
     const operands = new Map<string, HostTensor>();
     for (const [input, source] of this.task.inputs) {
-      const tensor = 'param' in source ? this.params.get(source.param.key) : payloadOf(source.base);
+      const tensor = 'param' in source ? this.params.get(source.param.key) : this.stored(source.base);
       if (tensor === undefined)
         fail('E_INVALID_DATA', {
           message: `The adapter file lacks tensor '${'param' in source ? source.param.key : input}'`,
