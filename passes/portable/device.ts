@@ -4,9 +4,11 @@
  * what the device says of itself.
  */
 import { cloneModel } from '../../src/clone.js';
+import type { Node } from '../../src/graph.js';
 import { inferModel } from '../../src/infer/index.js';
 import type { Model } from '../../src/model.js';
 import { constantsPass } from '../normalize/constants.js';
+import { expandWhere } from '../normalize/expand.js';
 import { inlineFunctions } from '../normalize/inline-functions.js';
 import { replaceNode } from '../normalize/rewrite.js';
 import { definePass } from '../pass.js';
@@ -28,6 +30,8 @@ export interface DeviceNeeds {
   readonly missing: ReadonlySet<string>;
   /** Operators of ai.onnx that move data, whose kernels move floating-point numbers only. */
   readonly floatOnly: ReadonlySet<string>;
+  /** Operators of ai.onnx that move data, whose kernels move numbers and no truth values. */
+  readonly numbersOnly: ReadonlySet<string>;
   /** Most outputs of one kernel. */
   readonly maxOutputs: number;
 }
@@ -39,14 +43,18 @@ export interface DeviceNeeds {
  */
 export function lowerForDevice(model: Model, needs: DeviceNeeds, sizes: InputSizes): Model {
   const copy = cloneModel(model).model;
+  const lacking = (node: Node) => node.domain === '' && needs.missing.has(node.op);
+  const summary = 'replaces fused operators that a device lacks by standard ones';
   runPasses(copy, [inlineFunctions, constantsPass]);
+  inferModel(copy);
+  runPasses(copy, [expandWhere(lacking, 'expand-fused', summary)]);
   if (needs.fixedSizes) {
     bindSizes(copy, sizes);
     runPasses(copy, [foldConstants]);
   } else inferModel(copy);
   runPasses(copy, [expandMissing(needs.missing), wideSplits(needs.maxOutputs)]);
   const narrow = needs.narrowIntegers ? narrowIntegers(copy) : copy;
-  runPasses(narrow, [moveAsFloats(needs.floatOnly)]);
+  runPasses(narrow, [moveAsFloats(needs)]);
   return narrow;
 }
 

@@ -20,8 +20,9 @@ export const webgpu = defineProvider({
   needs: {
     fixedSizes: true,
     narrowIntegers: true,
-    missing: words('Sum Mean LogSoftmax Or Xor Sign IsNaN Mod Softsign Selu'),
+    missing: words('Attention Sum Mean LogSoftmax Or Xor Sign IsNaN Mod Softsign Selu'),
     floatOnly: words('Slice GatherND'),
+    numbersOnly: words('Transpose Concat'),
     // Every adapter allows a shader 8 storage buffers; one is the input.
     maxOutputs: 7,
   },

@@ -10,7 +10,7 @@ import { randomInputs } from '../../runtime/random-inputs.js';
 import { SessionHost } from '../../runtime/session.js';
 import type { Model } from '../../src/model.js';
 import { decodeModel, encodeModel, readModel } from '../../src/onnx/index.js';
-import { shapeOf } from '../../src/value-type.js';
+import { dtypeOf, shapeOf } from '../../src/value-type.js';
 import { repositoryRoot } from '../helpers/fixtures.js';
 import { refuses } from '../runtime/refuses.js';
 import { tinyModel } from '../runtime/tiny.js';
@@ -42,7 +42,7 @@ async function sameAs(model: Model, feeds: Record<string, HostTensor>, tolerance
 }
 
 describe('graphs for a device', () => {
-  it.each(['bert.ts.dynamic', 'bert.ts.opset11', 'gpt2.dynamo.dynamic', 'llama.ts.dynamic'])(
+  it.each(['bert.ts.dynamic', 'bert.ts.opset11', 'gpt2.dynamo.opset23', 'llama.ts.dynamic'])(
     '%s: sizes fixed, integers narrow, the same numbers',
     async (file) => {
       const model = readModel(join(repositoryRoot, 'fixtures/models', `${file}.onnx`));
@@ -100,6 +100,29 @@ describe('graphs for a device', () => {
     const lowered = await sameAs(model, feeds, 2e-6);
     const ops = new Set([...lowered.graph.nodes()].map(({ op }) => op));
     expect([...needs.missing].filter((op) => ops.has(op))).toEqual([]);
+  });
+
+  it('moves truth values as floats where kernels move numbers', async () => {
+    const model = decodeModel(
+      tinyModel({
+        inputs: { x: ['float32', [2, 3]], z: ['float32', [2, 3]] },
+        outputs: { y: ['bool', [3, 4]] },
+        nodes: [
+          { op: 'Greater', in: ['x', 'z'], out: ['p'] },
+          { op: 'Less', in: ['x', 'z'], out: ['q'] },
+          { op: 'Concat', in: ['p', 'q'], out: ['both'], attrs: { axis: 0 } },
+          { op: 'Transpose', in: ['both'], out: ['y'] },
+        ],
+      }),
+    );
+    const feeds = {
+      x: tensorOfNumbers('float32', [2, 3], [1, 2, 3, 4, 5, 6]),
+      z: tensorOfNumbers('float32', [2, 3], [2, 1, 3, 5, 4, -6]),
+    };
+    const lowered = await sameAs(model, feeds, 0);
+    for (const node of lowered.graph.nodes())
+      if (needs.numbersOnly.has(node.op))
+        expect(node.inputs.map((input) => dtypeOf(input))).not.toContain('bool');
   });
 
   it('splits into many parts one by one, and moves integers as floats', async () => {
