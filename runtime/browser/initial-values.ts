@@ -64,12 +64,12 @@ function readHeader(bytes: Uint8Array, payload: number): Map<string, Entry> {
   }
   if (typeof header !== 'object' || header === null) broken('its header is no object');
   const entries = new Map<string, Entry>();
-  for (const [key, entry] of Object.entries(header as Record<string, Entry>)) {
+  for (const [key, entry] of Object.entries(header as Record<string, Entry | null>)) {
     if (key === METADATA) continue;
-    const [from, to] = entry.data_offsets ?? [];
+    const [from, to] = entry?.data_offsets ?? [Number.NaN, Number.NaN];
     if (!(Number.isSafeInteger(from) && Number.isSafeInteger(to) && 0 <= from && from <= to && to <= payload))
       broken(`'${key}' lies outside of it`);
-    entries.set(key, entry);
+    entries.set(key, entry as Entry);
   }
   return entries;
 }

@@ -102,17 +102,22 @@ export class StepDriver {
         remedy: 'Emit the graphs with the version of peft-compile that the page uses',
       });
     const sessions = new Map<GraphName, InferenceSession>();
-    for (const name of ['step', 'grad', 'update', 'eval'] as const) {
-      const model = graphs[name];
-      if (manifest.graphs[name] === undefined || (model === undefined && name === 'eval')) continue;
-      if (model === undefined)
-        return fail('E_USAGE', {
-          message: `The graph '${name}' is missing`,
-          remedy: `Load ${manifest.graphs[name].file} from the folder of the manifest`,
-        });
-      sessions.set(name, await ort.InferenceSession.create(model, sessionOptions(manifest, name, options)));
+    try {
+      for (const name of ['step', 'grad', 'update', 'eval'] as const) {
+        const model = graphs[name];
+        if (manifest.graphs[name] === undefined || (model === undefined && name === 'eval')) continue;
+        if (model === undefined)
+          return fail('E_USAGE', {
+            message: `The graph '${name}' is missing`,
+            remedy: `Load ${manifest.graphs[name].file} from the folder of the manifest`,
+          });
+        sessions.set(name, await ort.InferenceSession.create(model, sessionOptions(manifest, name, options)));
+      }
+      return new StepDriver(ort, files, sessions, options);
+    } catch (error) {
+      for (const session of sessions.values()) await session.release();
+      throw error;
     }
-    return new StepDriver(ort, files, sessions, options);
   }
 
   /** One optimizer step over one batch, or over `accumulation.steps` micro-batches. */
@@ -197,7 +202,7 @@ export class StepDriver {
         message: `There is no graph '${graph}'`,
         remedy: 'Give its file to StepDriver.open',
       });
-    const values = this.#scalars(scalars);
+    const values = this.#scalars(scalars, spec.inputs);
     const inputs: Record<string, Tensor> = {};
     for (const name of spec.inputs) inputs[name] = this.#input(name, feeds, values);
     const results = await session.run(inputs);
@@ -225,10 +230,15 @@ export class StepDriver {
     return ortTensor(this.#ort.Tensor, given);
   }
 
-  #scalars({ lr = 0, step = 0 }: { readonly lr?: number; readonly step?: number }): Map<string, Tensor> {
+  /** The scalars that a graph takes; its masks take the next seed, so that evaluating in between changes none. */
+  #scalars(
+    { lr = 0, step = 0 }: { readonly lr?: number; readonly step?: number },
+    inputs: readonly string[],
+  ): Map<string, Tensor> {
     const values = { lr, step, lossScale: this.#scaler.scale };
+    const taken = this.manifest.scalars.filter(({ name }) => inputs.includes(name));
     return new Map(
-      this.manifest.scalars.map(({ name, role }) => [
+      taken.map(({ name, role }) => [
         name,
         role === 'seed'
           ? new this.#ort.Tensor('int32', Int32Array.of(this.#seed++), [])

@@ -29,14 +29,14 @@ beforeAll(async () => {
   await insert(adapted, {
     method: 'lora',
     targeting: { targets: ['q_proj'] },
-    config: { rank: 2, alpha: 3 },
+    config: { rank: 2, alpha: 3, dropout: 0.1 },
   });
 });
 afterAll(() => rm(folder, { recursive: true }));
 
-async function files(accumulation: number): Promise<StepFiles> {
-  const out = join(folder, `step-${accumulation}`);
-  await writeArtifacts(out, emitted(accumulation), adapted, { force: true });
+async function files(accumulation: number, dropout = 0): Promise<StepFiles> {
+  const out = join(folder, `step-${accumulation}-${dropout}`);
+  await writeArtifacts(out, emitted(accumulation, dropout), adapted, { force: true });
   const read = async (name: string) => new Uint8Array(await readFile(join(out, name)));
   const names = accumulation === 1 ? ['step', 'eval'] : ['grad', 'update', 'eval'];
   return {
@@ -48,9 +48,10 @@ async function files(accumulation: number): Promise<StepFiles> {
   };
 }
 
-const emitted = (accumulation: number) =>
+const emitted = (accumulation: number, dropout = 0) =>
   emitStep(adapted, {
     loss: 'causal-lm',
+    dropout,
     clip: 1,
     accumulation,
     schedule: { id: 'linear', learningRate: 0.02, warmupSteps: 1 },
@@ -124,6 +125,50 @@ describe('the driver for pages', () => {
     await driver.close();
   });
 
+  it('trains to the same numbers whether it evaluates in between or not', async () => {
+    const given = await files(2, 0.3);
+    expect(given.manifest.dropout).toBe(0.3);
+    const batch = feedsOf([0, 1], given.manifest.batch);
+    const losses = async (evaluates: boolean): Promise<number[]> => {
+      const driver = await StepDriver.open(runtime, given);
+      const found: number[] = [];
+      for (let i = 0; i < 3; i++) {
+        if (evaluates) await driver.evaluate([batch]);
+        found.push((await driver.step([batch, batch])).loss);
+      }
+      await driver.close();
+      return found;
+    };
+    expect(await losses(true)).toEqual(await losses(false));
+  });
+
+  it('releases the sessions that it opened before one failed', async () => {
+    const given = await files(2);
+    const released: unknown[] = [];
+    const counting = {
+      ...runtime,
+      InferenceSession: {
+        async create(model: Uint8Array, options?: ort.InferenceSession.SessionOptions) {
+          const session = await ort.InferenceSession.create(model, options);
+          const release = session.release.bind(session);
+          session.release = async () => {
+            released.push(session);
+            await release();
+          };
+          return session;
+        },
+      },
+    };
+    const broken = { ...given, graphs: { ...given.graphs, update: new Uint8Array(8) } };
+    await expect(StepDriver.open(counting, broken)).rejects.toThrow();
+    expect(released).toHaveLength(1);
+    const unfit = { ...given, initial: given.initial.subarray(0, 40) };
+    await expect(StepDriver.open(counting, unfit)).rejects.toThrow(
+      expect.objectContaining({ code: 'E_INVALID_DATA' }),
+    );
+    expect(released).toHaveLength(4);
+  });
+
   it('says what is wrong', async () => {
     const given = await files(1);
     const refused = (code: string) => expect.objectContaining({ code });
@@ -132,6 +177,8 @@ describe('the driver for pages', () => {
     await expect(StepDriver.open(runtime, { ...given, manifest: other })).rejects.toThrow(refused('E_USAGE'));
     for (const bytes of [
       new Uint8Array(4),
+      new Uint8Array([8, 0, 0, 0, 0, 0, 0, 0, ...new TextEncoder().encode('{"a":null}')]),
+      new Uint8Array([10, 0, 0, 0, 0, 0, 0, 0, ...new TextEncoder().encode('{"a":null}')]),
       given.initial.subarray(0, 40),
       given.initial.subarray(0, given.initial.length - 4),
     ])
