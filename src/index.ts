@@ -81,6 +81,14 @@ export {
   emit,
   type StepDevice,
 } from '../runtime/library/emit.js';
+export {
+  type EvaluatedModel,
+  type EvaluateEvent,
+  type EvaluateListener,
+  type EvaluateOptions,
+  type EvaluateResult,
+  evaluate,
+} from '../runtime/library/evaluate.js';
 export { insert } from '../runtime/library/insert.js';
 export { type InspectOptions, inspect } from '../runtime/library/inspect.js';
 export { type ServeOptions, type ServingModel, serve } from '../runtime/library/serving.js';

@@ -4,7 +4,7 @@ import { bceWithLogits } from './bce-with-logits.js';
 import { causalLm } from './causal-lm.js';
 import { classification } from './classification.js';
 import { ctc } from './ctc.js';
-import type { Loss } from './loss.js';
+import type { ConfiguredLoss, Loss } from './loss.js';
 import { mse } from './mse.js';
 import { output } from './output.js';
 
@@ -32,4 +32,9 @@ export function lossById(id: string): Loss {
       remedy: `Use one of: ${[...LOSSES.keys()].join(', ')}`,
     })
   );
+}
+
+/** A loss, by id or as an object, with its settings. Throws E_USAGE for an id that there is not, and settings that do not fit. */
+export function configuredLoss(loss: string | Loss, config?: unknown): ConfiguredLoss {
+  return (typeof loss === 'string' ? lossById(loss) : loss).configure(config);
 }

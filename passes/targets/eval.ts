@@ -11,16 +11,18 @@ import { raiseOpsetPass } from '../normalize/raise-opset.js';
 import { runPasses } from '../runner.js';
 import { finish, lossOutputs } from './finish.js';
 import type { FixedNames } from './layout.js';
+import type { StepManifest } from './manifest.js';
 import type { PublicNames } from './names.js';
-import { addObjective, type LabelNames } from './objective.js';
+import { addObjective, type LabelNames, type PlacedLabel } from './objective.js';
 import { liftTrainables } from './trainables.js';
 
 export interface EvalOptions {
   readonly loss: ConfiguredLoss;
   readonly names: PublicNames;
   readonly labelNames: LabelNames;
-  readonly fixed: FixedNames;
-  readonly metrics: readonly string[];
+  readonly fixed: Pick<FixedNames, 'loss' | 'weight'>;
+  /** Names of the loss's metrics; claimed where the graph is emitted alone. */
+  readonly metrics?: readonly string[];
   readonly outputs: 'loss' | 'all';
 }
 
@@ -28,12 +30,17 @@ export interface EvalGraph {
   readonly model: Model;
   /** Outputs of the adapted model that the graph has, under their own names. */
   readonly outputs: readonly { readonly name: string; readonly value: Value }[];
+  readonly labels: readonly PlacedLabel[];
+  readonly metrics: StepManifest['outputs']['metrics'];
 }
 
 /** Opset of the newest operator that a loss computes with. */
 const LOSS_OPSET = 11;
 
-/** `params` become inputs; parameters that are not trained stay weights. The model keeps its ops: nothing is lowered. */
+/**
+ * `params` become inputs; parameters that are not trained, all tensors of a model without an adapter among them, stay
+ * weights. The model keeps its ops: nothing is lowered.
+ */
 export function emitEval(adapted: Model, params: readonly AdapterParam[], options: EvalOptions): EvalGraph {
   const { model } = cloneModel(adapted);
   inferModel(model);
@@ -42,6 +49,8 @@ export function emitEval(adapted: Model, params: readonly AdapterParam[], option
   // Losses are written in operators that the oldest models lack.
   if (model.opset() < LOSS_OPSET) runPasses(model, [raiseOpsetPass]);
   const objective = addObjective(model, options.loss, options.names, options.labelNames);
+  const built = objective.built.metrics ?? [];
+  const metrics = options.metrics ?? built.map(({ name }) => options.names.claim(name));
   const outputs = model.graph.outputs.flatMap(({ name, value }) =>
     name !== undefined && (options.outputs === 'all' || objective.outputs.includes(name))
       ? [{ name, value }]
@@ -53,9 +62,14 @@ export function emitEval(adapted: Model, params: readonly AdapterParam[], option
     b,
     [],
     [
-      ...lossOutputs(objective, options.fixed, options.metrics),
+      ...lossOutputs(objective, options.fixed, metrics),
       ...outputs.map(({ name, value }) => [name, value] as const),
     ],
   );
-  return { model, outputs };
+  return {
+    model,
+    outputs,
+    labels: objective.labels,
+    metrics: built.map(({ reduce, perWeight }, i) => ({ name: metrics[i]!, reduce, perWeight })),
+  };
 }

@@ -136,7 +136,7 @@ function update(
 /** Outputs `loss`, `loss_weight` and the metrics. */
 export function lossOutputs(
   { loss, weight, built }: Objective,
-  fixed: FixedNames,
+  fixed: Pick<FixedNames, 'loss' | 'weight'>,
   metrics: readonly string[],
 ): NamedOutputs {
   return [

@@ -184,6 +184,10 @@ export const stepManifestSchema = z.object({
 });
 
 export type StepManifest = z.infer<typeof stepManifestSchema>;
+/** What a driver of the `eval` graph alone needs to know. */
+export type EvalManifest = Pick<StepManifest, 'graphs' | 'batch' | 'loss'> & {
+  readonly outputs: Omit<StepManifest['outputs'], 'gradNorm'>;
+};
 export type Schedule = z.infer<typeof scheduleSchema>;
 export type BatchInput = z.infer<typeof batchInput>;
 export type ManifestParameter = z.infer<typeof parameter>;

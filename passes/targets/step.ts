@@ -10,7 +10,7 @@ import {
   readAdapterRecord,
   trainableParams,
 } from '../adapter-record.js';
-import { lossById } from '../losses/index.js';
+import { configuredLoss } from '../losses/index.js';
 import type { Method } from '../methods/contract/method.js';
 import { fixInputs } from '../normalize/fixed-inputs.js';
 import { optimizerById } from '../optimizers/index.js';
@@ -47,9 +47,7 @@ export function emitStep(model: Model, options: StepOptions): StepArtifacts {
   const adapted = fixInputs(model, options.inputs);
   const methods = options.methods ?? [];
   const asked = proceduralKeys(record, methods);
-  const loss = (typeof options.loss === 'string' ? lossById(options.loss) : options.loss).configure(
-    options.lossConfig,
-  );
+  const loss = configuredLoss(options.loss, options.lossConfig);
   const chosen = options.optimizer ?? 'adamw';
   const optimizer = (typeof chosen === 'string' ? optimizerById(chosen) : chosen).configure(
     options.optimizerConfig,
@@ -132,11 +130,7 @@ export function emitStep(model: Model, options: StepOptions): StepArtifacts {
       loss: fixed.loss,
       weight: fixed.weight,
       gradNorm: fixed.gradNorm,
-      metrics: (train.objective.built.metrics ?? []).map(({ reduce, perWeight }, i) => ({
-        name: metrics[i]!,
-        reduce,
-        perWeight,
-      })),
+      metrics: evaluation.metrics,
       model: evaluation.outputs.map(({ name, value }) => ({ name, ...tensorOf(value.type) })),
     },
     loss: { id: loss.id, config: loss.config, perplexity: loss.perplexity },

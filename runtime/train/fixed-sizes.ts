@@ -27,10 +27,9 @@ export function fixSizes(specs: readonly BatchInputSpec[], { rows, length }: Bat
 }
 
 /** Tokens of the longest example of all data. */
-export function longestExample(collator: Collator, data: readonly (Dataset | undefined)[]): number {
+export function longestExample(collator: Collator, data: readonly Dataset[]): number {
   let longest = 1;
   for (const set of data)
-    for (let i = 0; i < (set?.length ?? 0); i++)
-      longest = Math.max(longest, set === undefined ? 1 : collator.tokensOf(set.example(i)));
+    for (let i = 0; i < set.length; i++) longest = Math.max(longest, collator.tokensOf(set.example(i)));
   return longest;
 }

@@ -1,5 +1,14 @@
 /** The run's log: one JSON object per line, no wall-clock times, so that equal runs leave equal logs. */
-import { closeSync, existsSync, mkdirSync, openSync, readFileSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeSync,
+} from 'node:fs';
 import { dirname } from 'node:path';
 import { fail } from '../../src/errors.js';
 import { atomicWrite } from '../../src/onnx/index.js';
@@ -42,8 +51,10 @@ export class RunLog {
     }
   }
 
+  /** An empty log goes: a run that failed before its first step is no earlier run that is in the way of the next. */
   close(): void {
     closeSync(this.#fd);
+    if (statSync(this.path, { throwIfNoEntry: false })?.size === 0) rmSync(this.path);
   }
 }
 

@@ -5,9 +5,9 @@ import { fail } from '../../src/errors.js';
 import type { TrainArtifacts } from '../artifacts.js';
 import type { CollateOptions } from '../data/batch.js';
 import type { Dataset } from '../data/dataset.js';
-import type { LoadOptions } from '../data/load.js';
 import type { HostTensor } from '../host-tensor.js';
 import type { SessionOptions } from '../session.js';
+import type { DataLoadOptions } from './batches.js';
 import type { EvalResult, StopReason, TrainListener } from './events.js';
 import type { ScheduleConfig } from './schedule.js';
 
@@ -21,7 +21,7 @@ export interface TrainOptions {
   /** Share of `data` held out for evaluation when there is no `evalData`, e.g. 0.1. */
   readonly validation?: number;
   /** How data files are read; texts need a tokenizer. */
-  readonly load?: Omit<LoadOptions, 'batch' | 'loss'>;
+  readonly load?: DataLoadOptions;
   readonly collate?: CollateOptions;
   /** Methods of one's own that the adapter's record names, where they act between steps. */
   readonly methods?: readonly Method[];

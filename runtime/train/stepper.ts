@@ -5,11 +5,12 @@
 import type { CarriedTensor, StepManifest } from '../../passes/targets/manifest.js';
 import { fail } from '../../src/errors.js';
 import type { GraphName, TrainArtifacts } from '../artifacts.js';
-import { fitFeeds, fitOutput } from '../ep/feeds.js';
 import { filledTensor, type HostTensor, numbersOf, scalarOf, scalarTensor } from '../host-tensor.js';
 import { type RunRequest, SessionHost, type SessionOptions, type Tensors } from '../session.js';
-import { type BatchSizes, GraphSessions } from './graph-sessions.js';
+import { runEval } from './eval-run.js';
+import { GraphSessions } from './graph-sessions.js';
 import { LossScaler } from './loss-scaler.js';
+import { combined, type Measured, measured, reduce } from './measured.js';
 
 export interface StepScalars {
   readonly lr: number;
@@ -17,16 +18,6 @@ export interface StepScalars {
   readonly step: number;
   /** Seed of each micro-batch's forward pass. */
   readonly seeds: readonly number[];
-}
-
-/** Loss and metrics over some batches. */
-export interface Measured {
-  /** Mean loss. */
-  readonly loss: number;
-  /** What the mean divides by: tokens, rows or elements that count. */
-  readonly weight: number;
-  /** Metrics by name, reduced as the manifest says. */
-  readonly metrics: Readonly<Record<string, number>>;
 }
 
 export interface StepResult extends Measured {
@@ -86,7 +77,7 @@ export class Stepper implements ResidentParams {
     );
     for (const graph of ['step', 'grad', 'update'] as const)
       if (this.#artifacts.graphs[graph] !== undefined && this.#sessions.isSettled(graph))
-        await this.#sessions.session(graph, this.#sizes(graph, sizes));
+        await this.#sessions.session(graph, sizes);
   }
 
   /** Puts parameters and optimizer state (fresh where `state` has none) in place. */
@@ -173,29 +164,13 @@ export class Stepper implements ResidentParams {
     feeds: Tensors,
     outputs: readonly string[] = [],
   ): Promise<Measured & { readonly outputs: Tensors }> {
-    const { loss, weight, metrics } = this.manifest.outputs;
-    const results = await this.#run('eval', feeds, {
-      resident: this.#rotation('eval').resident,
-      fetch: [loss, weight, ...metrics.map(({ name }) => name), ...outputs],
-    });
-    const dtypes = new Map(this.manifest.outputs.model.map(({ name, dtype }) => [name, dtype]));
-    return {
-      ...reduce([this.#measure(results)], this.manifest),
-      outputs: Object.fromEntries(
-        outputs.map((name) => {
-          const tensor = results[name] as HostTensor;
-          return [name, fitOutput(tensor, dtypes.get(name) ?? tensor.dtype)];
-        }),
-      ),
-    };
+    const { resident } = this.#rotation('eval');
+    return runEval(this.#sessions, this.manifest, feeds, { resident, outputs });
   }
 
   /** Combines measurements of batches into one over all of them. */
   combine(parts: readonly Measured[]): Measured {
-    return reduce(
-      parts.map((part) => ({ ...part, metrics: unreduced(part, this.manifest) })),
-      this.manifest,
-    );
+    return combined(parts, this.manifest);
   }
 
   async close(): Promise<void> {
@@ -211,7 +186,7 @@ export class Stepper implements ResidentParams {
         remedy: 'Emit the graphs with accumulation.',
       });
     const { loss, weight, gradNorm, metrics } = this.manifest.outputs;
-    const results = await this.#run(
+    const results = await this.#sessions.run(
       'step',
       { ...batch, ...this.#scalars(scalars, 0) },
       {
@@ -220,7 +195,7 @@ export class Stepper implements ResidentParams {
         ...this.#guard(),
       },
     );
-    return { ...reduce([this.#measure(results)], this.manifest), ...this.#stepped(results) };
+    return { ...reduce([measured(results, this.manifest)], this.manifest), ...this.#stepped(results) };
   }
 
   async #accumulated(
@@ -232,14 +207,14 @@ export class Stepper implements ResidentParams {
     await this.#host.put(Object.fromEntries(sums.map((sum) => [sumKey(sum), initial(sum)])));
     const parts: Measured[] = [];
     for (const [i, batch] of batches.entries()) {
-      const results = await this.#run(
+      const results = await this.#sessions.run(
         'grad',
         { ...batch, ...this.#scalars(scalars, i) },
         { ...this.#rotation('grad'), fetch: [loss, weight, ...metrics.map(({ name }) => name)] },
       );
-      parts.push(this.#measure(results));
+      parts.push(measured(results, this.manifest));
     }
-    const results = await this.#run('update', this.#scalars(scalars, 0), {
+    const results = await this.#sessions.run('update', this.#scalars(scalars, 0), {
       ...this.#rotation('update'),
       fetch: [gradNorm],
       ...this.#guard(),
@@ -255,30 +230,6 @@ export class Stepper implements ResidentParams {
   #stepped(results: Tensors): { gradNorm: number; skipped: boolean } {
     this.#gradNorm = scalarOf(results[this.manifest.outputs.gradNorm] as HostTensor);
     return { gradNorm: this.#gradNorm, skipped: this.scaler.note(this.#gradNorm) };
-  }
-
-  /** Runs a graph on the feeds that it has inputs for. Their buffers are given away. */
-  async #run(
-    graph: GraphName,
-    given: Tensors,
-    request: Omit<RunRequest, 'feeds' | 'transfer'>,
-  ): Promise<Record<string, HostTensor>> {
-    const inputs = new Set(this.manifest.graphs[graph]?.inputs);
-    const feeds = Object.fromEntries(Object.entries(given).filter(([name]) => inputs.has(name)));
-    const dims = Object.fromEntries(Object.entries(feeds).map(([name, tensor]) => [name, tensor.dims]));
-    const session = await this.#sessions.session(graph, this.#sizes(graph, dims));
-    return session.runWith({ ...request, feeds: fitFeeds(session.inputs, feeds), transfer: true });
-  }
-
-  /** What `all` says of the batch inputs of a graph. */
-  #sizes(graph: GraphName, all: BatchSizes): BatchSizes {
-    const inputs = new Set(this.manifest.graphs[graph]?.inputs);
-    return Object.fromEntries(
-      this.manifest.batch.flatMap(({ name }) => {
-        const dims = all[name];
-        return inputs.has(name) && dims !== undefined ? [[name, dims]] : [];
-      }),
-    );
   }
 
   #scalars({ lr, step, seeds }: StepScalars, forward: number): Record<string, HostTensor> {
@@ -317,41 +268,6 @@ export class Stepper implements ResidentParams {
     const gradients = [...this.#watched].map(([key, output]) => [output, gradientKey(key)]);
     return { resident, keep: { ...keep, ...Object.fromEntries(gradients) } };
   }
-
-  #measure(results: Tensors): Measured {
-    const { loss, weight, metrics } = this.manifest.outputs;
-    const read = (name: string) => scalarOf(results[name] as HostTensor);
-    return {
-      loss: read(loss),
-      weight: read(weight),
-      metrics: Object.fromEntries(metrics.map(({ name }) => [name, read(name)])),
-    };
-  }
-}
-
-/** Mean loss over the weights; metrics as their `reduce` says. */
-function reduce(parts: readonly Measured[], manifest: StepManifest): Measured {
-  const weight = parts.reduce((sum, part) => sum + part.weight, 0);
-  const mean = (value: (part: Measured) => number) =>
-    parts.length === 1 && parts[0] !== undefined
-      ? value(parts[0])
-      : parts.reduce((sum, part) => sum + value(part) * part.weight, 0) / weight;
-  const metrics = manifest.outputs.metrics.map(({ name, reduce: how, perWeight }) => {
-    if (how === 'mean') return [name, mean((part) => part.metrics[name] ?? 0)] as const;
-    const sum = parts.reduce((total, part) => total + (part.metrics[name] ?? 0), 0);
-    return [name, perWeight ? sum / weight : sum] as const;
-  });
-  return { loss: mean((part) => part.loss), weight, metrics: Object.fromEntries(metrics) };
-}
-
-/** Metrics of a measurement as the graph gave them: sums before the division by the weight. */
-function unreduced(part: Measured, manifest: StepManifest): Record<string, number> {
-  return Object.fromEntries(
-    manifest.outputs.metrics.map(({ name, reduce: how, perWeight }) => [
-      name,
-      (part.metrics[name] ?? 0) * (how === 'sum' && perWeight ? part.weight : 1),
-    ]),
-  );
 }
 
 function initial(tensor: CarriedTensor): HostTensor {

@@ -2,21 +2,17 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { proceduresOf } from '../../passes/procedures.js';
-import type { StepManifest } from '../../passes/targets/manifest.js';
 import { fail, PeftCompileError } from '../../src/errors.js';
 import { loadArtifacts, type TrainArtifacts } from '../artifacts.js';
-import { type CollateOptions, Collator, checkDataset } from '../data/batch.js';
+import type { Collator } from '../data/batch.js';
 import { type Dataset, splitDataset } from '../data/dataset.js';
-import { loadDataset } from '../data/load.js';
-import { loadTokenizer, type TextTokenizer } from '../data/tokenizer.js';
-import { providerOf } from '../ep/index.js';
 import { countOf, firstNonFinite } from '../host-tensor.js';
+import { batchesFor, dataFor } from './batches.js';
 import { type Fingerprint, latestCheckpoint } from './checkpoint.js';
 import { Checkpoints } from './checkpoints.js';
-import { evaluate } from './evaluate.js';
+import { evaluateDataset } from './evaluate.js';
 import type { EvalResult, StopReason, TrainEvent } from './events.js';
 import { fingerprintOf } from './fingerprint.js';
-import { type BatchExtent, fixSizes, longestExample } from './fixed-sizes.js';
 import { RunLog } from './log.js';
 import { listed, naming } from './naming.js';
 import { checkOptions, scheduleOf, type TrainOptions, type TrainResult, totalSteps } from './options.js';
@@ -124,40 +120,15 @@ async function prepare(options: TrainOptions, artifacts: TrainArtifacts): Promis
   // An adapter that could not be saved is an error now, not at the end of the run.
   const stored = checkSaving(artifacts);
   const seed = options.seed ?? 0;
-  const given = options.load?.tokenizer;
-  const tokenizer: TextTokenizer | undefined = typeof given === 'string' ? loadTokenizer(given) : given;
-  const { tokenizer: _path, ...rest } = options.load ?? {};
-  const load = {
-    ...rest,
-    ...(tokenizer === undefined ? {} : { tokenizer }),
-    batch: manifest.batch,
-    loss: manifest.loss.id,
-  };
-  const open = async (data: Dataset | string, classes?: readonly string[]) =>
-    typeof data === 'string'
-      ? loadDataset(data, { ...load, ...(classes === undefined ? {} : { classes }) })
-      : data;
+  const { open, padId } = dataFor(manifest, options.load);
   const all = await open(options.data);
   const { data, evalData } = await split(all, options, seed, (path) => open(path, all.classes));
-  const padId = tokenizer?.padId;
-  const collate = { ...(padId === undefined ? {} : { padId }), ...options.collate };
-  const { needs } = providerOf(options.session?.ep);
-  const collator = collatorFor(manifest.batch, collate, (free) =>
-    needs?.fixedSizes === true
-      ? {
-          rows: free.canFill ? (options.batchSize ?? DEFAULT_BATCH) : undefined,
-          length: options.collate?.length ?? longestExample(free, [data, evalData]),
-        }
-      : undefined,
-  );
-  checkDataset(data, collator);
-  if (evalData !== undefined) checkDataset(evalData, collator);
-  const batchSize = options.batchSize ?? collator.batchSize ?? DEFAULT_BATCH;
-  if (collator.batchSize !== undefined && batchSize !== collator.batchSize)
-    fail('E_USAGE', {
-      message: `The graphs take batches of ${collator.batchSize}, a batch size of ${batchSize} was asked for`,
-      remedy: `Use --batch-size ${collator.batchSize}, or export the model with a dynamic batch axis.`,
-    });
+  const { collator, batchSize } = batchesFor(manifest, evalData === undefined ? [data] : [data, evalData], {
+    collate: options.collate,
+    padId,
+    batchSize: options.batchSize,
+    ep: options.session?.ep,
+  });
   const accumulation = manifest.accumulation?.steps ?? 1;
   const dropLast = options.dropLast ?? (collator.batchSize !== undefined && !collator.canFill);
   const shuffle = options.shuffle ?? true;
@@ -191,20 +162,6 @@ async function prepare(options: TrainOptions, artifacts: TrainArtifacts): Promis
         : {}),
     },
   };
-}
-
-/** Examples per batch where nothing says otherwise. */
-const DEFAULT_BATCH = 8;
-
-/** A collator of the sizes that `settle` wants; undefined leaves them free. */
-function collatorFor(
-  specs: StepManifest['batch'],
-  options: CollateOptions,
-  settle: (free: Collator) => BatchExtent | undefined,
-): Collator {
-  const free = new Collator(specs, options);
-  const extent = settle(free);
-  return extent === undefined ? free : new Collator(fixSizes(specs, extent), options);
 }
 
 async function split(
@@ -261,7 +218,10 @@ async function loop(context: LoopContext): Promise<TrainResult> {
 
   const evaluateNow = async () => {
     if (run.evalData === undefined) return;
-    const result = await evaluate(stepper, run.evalData, run.collator, run.evalBatchSize, options.signal);
+    const result = await evaluateDataset(stepper, run.evalData, run.collator, {
+      batchSize: run.evalBatchSize,
+      signal: options.signal,
+    });
     if (result === undefined) return;
     const best = checkpoints.note(result.loss);
     evals.push({ step, ...result });

@@ -12,7 +12,7 @@ import { Collator } from '../../runtime/data/batch.js';
 import type { Dataset } from '../../runtime/data/dataset.js';
 import { type HostTensor, loadTensor, numbersOf, tensorOfNumbers } from '../../runtime/host-tensor.js';
 import { readSafetensors } from '../../runtime/safetensors.js';
-import { evaluate } from '../../runtime/train/evaluate.js';
+import { evaluateDataset } from '../../runtime/train/evaluate.js';
 import { Stepper } from '../../runtime/train/stepper.js';
 import { train } from '../../runtime/train/train.js';
 import { readModel } from '../../src/onnx/index.js';
@@ -175,7 +175,7 @@ describe.skipIf(!existsSync(reference))('training exported transformers', () => 
     await stepper.load(artifacts.initial);
     const collator = new Collator(artifacts.manifest.batch);
     const [one, three, all] = await Promise.all(
-      [1, 3, 7].map((size) => evaluate(stepper, data, collator, size)),
+      [1, 3, 7].map((size) => evaluateDataset(stepper, data, collator, { batchSize: size })),
     );
     await stepper.close();
     // 3 + … + 9 tokens, the first of each row predicted by nothing.
