@@ -19,7 +19,7 @@ import { readAdapterOfOnnx } from './export/onnx-adapter/adapter.js';
 import { isOnnxAdapter } from './export/onnx-adapter/read.js';
 import { loadTensor, numbersOf } from './host-tensor.js';
 import { type ReadPeftOptions, readPeft } from './peft/read.js';
-import { isFolder } from './peft/source.js';
+import { folderAround, isFolder } from './peft/source.js';
 import { readSafetensors, type WritableTensor, writeSafetensors } from './safetensors.js';
 
 export type { AdapterFile } from './adapter.js';
@@ -35,7 +35,7 @@ export async function readAdapter(path: string, foreign?: ReadPeftOptions): Prom
       ? fail('E_USAGE', {
           message: 'A folder of PEFT is read for a given base model',
           where: path,
-          remedy: 'Use fold, or give the base to readAdapter',
+          remedy: 'Give the base: --model base.onnx, or base of readAdapter',
         })
       : readPeft(path, foreign);
   if (isOnnxAdapter(path))
@@ -44,9 +44,16 @@ export async function readAdapter(path: string, foreign?: ReadPeftOptions): Prom
           message:
             'An .onnx_adapter is read for a given base model, whose modules its names are matched with',
           where: path,
-          remedy: 'Use fold, or give the base to readAdapter',
+          remedy: 'Give the base: --model base.onnx, or base of readAdapter',
         })
       : readAdapterOfOnnx(path, foreign);
+  const around = folderAround(path);
+  if (around !== undefined)
+    fail('E_INVALID_DATA', {
+      message: 'The file is a part of what PEFT saved',
+      where: path,
+      remedy: `Pass the folder: ${around}`,
+    });
   const { tensors, metadata } = readSafetensors(path);
   const text =
     metadata.get(ADAPTER_METADATA_KEY) ??

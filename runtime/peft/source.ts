@@ -1,6 +1,6 @@
 /** A folder that PEFT saved: its configuration and its tensors, whatever they mean. */
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
-import { join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import type { PeftConfig } from '../../passes/methods/contract/peft-format.js';
 import { fail } from '../../src/errors.js';
 import { reason } from '../../src/onnx/source.js';
@@ -27,6 +27,12 @@ export function isFolder(path: string): boolean {
   return statSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
 }
 
+/** The folder that PEFT saved, where a file in it was meant to stand for it. */
+export function folderAround(path: string): string | undefined {
+  const within = [CONFIG_FILE, WEIGHTS_FILE, INDEX_FILE, PICKLE_FILE].includes(basename(path));
+  return within && existsSync(join(dirname(path), CONFIG_FILE)) ? dirname(path) : undefined;
+}
+
 /** Throws E_INVALID_DATA where a file is missing or malformed, E_UNSUPPORTED for weights that only Python reads. */
 export async function readPeftFolder(path: string): Promise<PeftFolder> {
   const config = readConfig(path);
@@ -35,6 +41,12 @@ export async function readPeftFolder(path: string): Promise<PeftFolder> {
   const digests = [await digestFile(join(path, CONFIG_FILE))];
   for (const name of [file, ...shardsOf(join(path, file))]) digests.push(await digestFile(join(path, name)));
   return { path, config, tensors, digest: digestBytes(digests.join('\n')) };
+}
+
+/** The first of many. */
+function listed(paths: readonly string[], most = 5): string {
+  const more = paths.length > most ? ` and ${paths.length - most} more` : '';
+  return `${paths.slice(0, most).join(', ')}${more}`;
 }
 
 function readConfig(path: string): PeftConfig {
@@ -47,7 +59,7 @@ function readConfig(path: string): PeftConfig {
       remedy:
         inner.length === 0
           ? 'Pass the folder that save_pretrained wrote, or an adapter.safetensors of a training run'
-          : `Pass one of the adapters inside: ${inner.map((name) => join(path, name)).join(', ')}`,
+          : `Pass one of the adapters inside: ${listed(inner.map((name) => join(path, name)))}`,
     });
   }
   let config: unknown;

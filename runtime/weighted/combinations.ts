@@ -1,7 +1,7 @@
 /** Combinations of low-rank updates, each a way from the factors of several adapters to those of one. */
 import { truncatedSvd } from '../../passes/methods/parts/linear-algebra/truncated-svd.js';
 import { fail } from '../../src/errors.js';
-import { MIX_NAMES, type MixOptions, mix } from './mix.js';
+import { MIX_NAMES, type MixOptions, mix, PRUNING_NAMES } from './mix.js';
 
 /** s·left·right: left [rows, rank], right [rank, columns], row-major. */
 export interface LowRank {
@@ -96,12 +96,23 @@ function product({ rows, columns, rank, left, right, scale }: LowRank): Float64A
   return result;
 }
 
-/** By PEFT's names. */
-export const COMBINATIONS: Readonly<Record<string, Combination>> = {
-  cat,
-  ...Object.fromEntries(MIX_NAMES.map((name) => [name, ofFactors(name)])),
+/** Those that end in a singular value decomposition, and so read a rank. */
+const DECOMPOSED: Readonly<Record<string, Combination>> = {
   svd: ofUpdates('linear'),
   ...Object.fromEntries(
     MIX_NAMES.filter((name) => name !== 'linear').map((name) => [`${name}_svd`, ofUpdates(name)]),
   ),
 };
+
+/** By PEFT's names. */
+export const COMBINATIONS: Readonly<Record<string, Combination>> = {
+  cat,
+  ...Object.fromEntries(MIX_NAMES.map((name) => [name, ofFactors(name)])),
+  ...DECOMPOSED,
+};
+
+/** Combinations that read `rank`. */
+export const RANKED: readonly string[] = Object.keys(DECOMPOSED);
+
+/** Combinations that read `density`. */
+export const PRUNING: readonly string[] = PRUNING_NAMES.flatMap((name) => [name, `${name}_svd`]);

@@ -75,6 +75,9 @@ const MIXES: Readonly<Record<string, { readonly prune: Prune; readonly elect: bo
 /** Names of the mixtures, as in PEFT. */
 export const MIX_NAMES: readonly string[] = Object.keys(MIXES);
 
+/** Names of the mixtures that prune, and so read a density. */
+export const PRUNING_NAMES: readonly string[] = MIX_NAMES.filter((name) => MIXES[name]?.prune !== all);
+
 export function mix(name: string, { tensors, weights }: Mixture, options: MixOptions): Float64Array {
   const { prune, elect } = MIXES[name] as (typeof MIXES)[string];
   const random = randomStream(options.seed, options.key);

@@ -8,8 +8,9 @@ import { readModel } from '../onnx/index.js';
 import { choice } from './choice.js';
 import { loadUserConfig } from './config.js';
 import { addConfigOptions } from './config-option.js';
+import { addOptionGroups, type OptionGroup } from './option-groups.js';
 import { integer, writing } from './options.js';
-import { print, printJson } from './output.js';
+import { print, printJson, warn } from './output.js';
 
 interface ExportFlags {
   readonly format: string;
@@ -29,13 +30,23 @@ interface ExportFlags {
   readonly json?: boolean;
 }
 
+/** Tasks that PEFT knows (peft.TaskType). */
+const TASKS = ['SEQ_CLS', 'SEQ_2_SEQ_LM', 'CAUSAL_LM', 'TOKEN_CLS', 'QUESTION_ANS', 'FEATURE_EXTRACTION'];
+
+const GROUPS: readonly OptionGroup<ExportFlags>[] = [
+  { needs: '--format peft', fits: ({ format }) => format === 'peft', add: addPeftOptions },
+  {
+    needs: '--format onnx_adapter',
+    fits: ({ format }) => format === 'onnx_adapter',
+    add: addOnnxAdapterOptions,
+  },
+];
+
 export function exportCommand(): Command {
   const command = writing(
     new Command('export')
       .summary('write an adapter in the format of another tool')
-      .description(
-        `Write an adapter in the format of another tool: ${EXPORT_FORMATS.map(({ id, summary }) => `${id} (${summary})`).join('; ')}.`,
-      )
+      .description('Write an adapter in the format of another tool.')
       .argument(
         '<adapter>',
         'adapter.safetensors of a training run; with --model also a folder of PEFT or an .onnx_adapter',
@@ -48,43 +59,62 @@ export function exportCommand(): Command {
           EXPORT_FORMATS.map(({ id }) => id),
         ).default('peft'),
       )
-      .option('--base <name>', 'peft: name or path of the base, as from_pretrained takes it')
-      .option('--task <type>', 'peft: CAUSAL_LM, SEQ_CLS, …; prompts and prefixes need it')
-      .option('--map <file>', 'peft: JSON, module of the graph to module in PEFT, where names differ')
-      .option('--conv1d', 'peft: modules that are stored whole are Conv1D, as those of GPT-2')
-      .addOption(
-        choice(
-          '--names <dialect>',
-          `onnx_adapter: ${DIALECTS.map(({ id, summary }) => `${id} (${summary})`).join('; ')}`,
-          DIALECTS.map(({ id }) => id),
-        ).default('own'),
-      )
-      .addOption(
-        choice(
-          '--scale <place>',
-          'onnx_adapter: alpha/r goes into B, into an input of its own, or stays in the graph',
-          SCALE_PLACES,
-        ).default('factor'),
-      )
-      .addOption(choice('--dtype <type>', 'onnx_adapter: element type', ['float32', 'float16']))
-      .option('--model <base>', 'the base model: reads foreign adapters, and splits packed projections')
-      .option('--adapter-version <n>', 'onnx_adapter: number of the adapter (default: 1)', integer)
-      .option(
-        '--model-version <n>',
-        'onnx_adapter: number of the base (default: a fingerprint of its weights)',
-        integer,
-      ),
+      .option('--model <base>', 'the base model: reads foreign adapters, and splits packed projections'),
   );
-  return addConfigOptions(command)
+  const refuseMisplaced = addOptionGroups(addConfigOptions(command), GROUPS);
+  return command
     .addHelpText(
       'after',
       `
+Formats:
+${entries(EXPORT_FORMATS)}
+
+Names of an onnx_adapter:
+${entries(DIALECTS)}
+
 Examples:
   peft-compile export run/adapter.safetensors --format peft --task CAUSAL_LM -o my-adapter/
   peft-compile export run/adapter.safetensors --format onnx_adapter -o adapter.onnx_adapter
   peft-compile export my-adapter/ --model llama.onnx --format onnx_adapter --names olive -o adapter.onnx_adapter`,
     )
-    .action(run);
+    .action(async (path: string, flags: ExportFlags) => {
+      refuseMisplaced(flags, `--format ${flags.format}`);
+      await run(path, flags);
+    });
+}
+
+function entries(list: readonly { readonly id: string; readonly summary: string }[]): string {
+  const width = Math.max(...list.map(({ id }) => id.length));
+  return list.map(({ id, summary }) => `  ${id.padEnd(width)}  ${summary}`).join('\n');
+}
+
+function addPeftOptions(command: Command): Command {
+  return command
+    .option('--base <name>', 'name or path of the base, as from_pretrained takes it')
+    .addOption(choice('--task <type>', 'task of the model; prompts and prefixes need it', TASKS))
+    .option('--map <file>', 'JSON: module of the graph to module in PEFT, where names differ')
+    .option('--conv1d', 'modules that are stored whole are Conv1D, as those of GPT-2');
+}
+
+function addOnnxAdapterOptions(command: Command): Command {
+  return command
+    .addOption(
+      choice(
+        '--names <dialect>',
+        'names of the tensors, as emit --adapter-io inputs has them',
+        DIALECTS.map(({ id }) => id),
+      ).default('own'),
+    )
+    .addOption(
+      choice(
+        '--scale <place>',
+        'alpha/r goes into B, into an input of its own, or stays in the graph',
+        SCALE_PLACES,
+      ).default('factor'),
+    )
+    .addOption(choice('--dtype <type>', 'element type; default: that of the model', ['float32', 'float16']))
+    .option('--adapter-version <n>', 'number of the adapter (default: 1)', integer)
+    .option('--model-version <n>', 'number of the base (default: a fingerprint of its weights)', integer);
 }
 
 async function run(path: string, flags: ExportFlags): Promise<void> {
@@ -109,6 +139,10 @@ async function run(path: string, flags: ExportFlags): Promise<void> {
     ...(flags.task === undefined ? {} : { task: flags.task }),
     ...(flags.map === undefined ? {} : { rename: readModuleMap(flags.map) }),
   });
+  if (flags.format === 'onnx_adapter' && flags.scale === 'graph')
+    warn(
+      'note: alpha/r is not in this file; feed it to a graph of emit --scale graph, for fold and combine would take it as 1',
+    );
   if (flags.json === true) {
     printJson(report);
     return;

@@ -3,14 +3,16 @@ import { SHARED_POLICIES, type SharedPolicy } from '../../passes/fold/plan.js';
 import { type FoldReport, fold } from '../../runtime/fold/fold.js';
 import { readModuleMap } from '../../runtime/peft/map-file.js';
 import { QUANTISED_CHOICES, type QuantisedChoice } from '../../runtime/quantize/choice.js';
-import { COMBINATIONS } from '../../runtime/weighted/combinations.js';
-import { EXIT } from '../errors.js';
+import { COMBINATIONS, PRUNING, RANKED } from '../../runtime/weighted/combinations.js';
+import { EXIT, fail } from '../errors.js';
+import { DTYPE_CODES } from '../types.js';
 import { choice } from './choice.js';
 import pc from './colour.js';
 import { loadUserConfig } from './config.js';
 import { addConfigOptions } from './config-option.js';
 import { addEpOptions, type EpFlags, epOptions } from './ep-option.js';
-import { integer, number, numbers, writing } from './options.js';
+import { addOptionGroups, type OptionGroup } from './option-groups.js';
+import { count, number, numbers, writing } from './options.js';
 import { formatPercent, print, printJson, warn } from './output.js';
 import { table } from './table.js';
 
@@ -36,6 +38,10 @@ interface FoldFlags extends EpFlags {
   readonly json?: boolean;
 }
 
+const GROUPS: readonly OptionGroup<FoldFlags>[] = [
+  { needs: 'several --adapter', fits: ({ adapter }) => adapter.length > 1, add: addCombinationOptions },
+];
+
 export function foldCommand(): Command {
   const command = writing(
     new Command('fold')
@@ -46,7 +52,7 @@ export function foldCommand(): Command {
       .argument('<model>', 'base ONNX model')
       .requiredOption(
         '-a, --adapter <file>',
-        'adapter.safetensors of a training run, or a folder that Hugging Face PEFT saved; repeatable',
+        'adapter.safetensors of a training run, a folder that Hugging Face PEFT saved, or an .onnx_adapter; repeatable',
         (path: string, previous: readonly string[] = []) => [...previous, path],
       )
       .option('-o, --out <file>', 'where the merged model goes')
@@ -80,16 +86,7 @@ export function foldCommand(): Command {
           QUANTISED_CHOICES,
         ).default('keep'),
       )
-      .option('--weights <numbers...>', 'one weight per adapter, for several (default: 1 each)', numbers)
-      .addOption(
-        choice(
-          '--combine <type>',
-          'how several adapters are made one, as in PEFT; cat is the exact sum (default: cat)',
-          Object.keys(COMBINATIONS),
-        ),
-      )
-      .option('--density <share>', 'share of the entries that ties, dare and magnitude_prune keep', number)
-      .option('--combine-rank <r>', 'rank that svd combinations keep', integer)
+      .option('--weights <numbers...>', 'one weight per adapter (default: 1 each)', numbers)
       .option('--map <file>', 'JSON: module in the PEFT folder to module of the model, where names differ')
       .option(
         '--base-weights <file>',
@@ -97,7 +94,8 @@ export function foldCommand(): Command {
       )
       .option('--any-base', 'fold into weights other than those of the training run, or a second time'),
   );
-  return addConfigOptions(addEpOptions(command))
+  const refuseMisplaced = addOptionGroups(addConfigOptions(addEpOptions(command)), GROUPS);
+  return command
     .addHelpText(
       'after',
       `
@@ -107,7 +105,35 @@ Examples:
   peft-compile fold llama.onnx --adapter my-peft-adapter/ --verify -o merged.onnx
   peft-compile fold llama.onnx --adapter first/ --adapter second/ --weights 0.7 0.3 -o merged.onnx`,
     )
-    .action(run);
+    .action(async (path: string, flags: FoldFlags) => {
+      refuseMisplaced(flags, `--adapter ${flags.adapter.join(', ')}`);
+      refuseUnread(flags);
+      await run(path, flags, command);
+    });
+}
+
+function addCombinationOptions(command: Command): Command {
+  return command
+    .addOption(
+      choice(
+        '--combine <type>',
+        'how they are made one, as in PEFT; cat is the exact sum (default: cat)',
+        Object.keys(COMBINATIONS),
+      ),
+    )
+    .option('--density <share>', 'share of the entries that ties, dare and magnitude_prune keep', number)
+    .option('--combine-rank <r>', 'rank that svd combinations keep', count);
+}
+
+/** Throws E_USAGE for settings that the combination does not read. */
+function refuseUnread({ combine = 'cat', density, combineRank }: FoldFlags): void {
+  const refuse = (flag: string, readers: readonly string[]) =>
+    fail('E_USAGE', {
+      message: `${flag} means nothing to the combination '${combine}'`,
+      remedy: `Leave it away, or give --combine ${readers.join(', ')}`,
+    });
+  if (density !== undefined && !PRUNING.includes(combine)) refuse('--density', PRUNING);
+  if (combineRank !== undefined && !RANKED.includes(combine)) refuse('--combine-rank', RANKED);
 }
 
 async function run(path: string, flags: FoldFlags, command: Command): Promise<void> {
@@ -167,10 +193,11 @@ function printReport(report: FoldReport): void {
   for (const { path, method, reason } of impossible.filter(({ quantised }) => quantised !== true))
     warn(`${pc.yellow('not folded')} ${method} at ${path}: ${reason}`);
   for (const change of changes) warn(`${pc.yellow('changed')} ${change}`);
+  const quantised = tensors.some(({ dtype }) => !(dtype in DTYPE_CODES));
   const worst = Math.max(0, ...tensors.map(({ fidelity }) => fidelity?.updateError ?? 0));
   if (worst > 0.05)
     warn(
-      `${pc.yellow('warning')} up to ${formatPercent(worst, 0)} of an update is lost to rounding; fold into a wider dtype to keep it`,
+      `${pc.yellow('warning')} up to ${formatPercent(worst, 0)} of an update is lost to rounding; ${quantised ? '--quantised keep or dequantise keeps it' : 'fold into a wider dtype to keep it'}`,
     );
   if (proof !== undefined) {
     const graph =
@@ -182,9 +209,9 @@ function printReport(report: FoldReport): void {
     );
   }
   if (verification !== undefined) {
-    const verdict = verification.pass ? pc.green('verified') : pc.red('differs');
+    const verdict = verification.pass ? `${pc.green('verified')} against` : `${pc.red('differs')} from`;
     print(
-      `${verdict} against the unfolded model: worst difference ${verification.worst.relative.toExponential(2)} of output scale (tolerance ${verification.tolerance.toExponential(0)})`,
+      `${verdict} the unfolded model: worst difference ${verification.worst.relative.toExponential(2)} of output scale (tolerance ${verification.tolerance.toExponential(0)})`,
     );
   }
   if (out !== undefined) print(`written to ${out}`);

@@ -119,9 +119,9 @@ function printReport({ tensors, skipped, runs, verification, out }: QuantizeRepo
   print(`runs on ${runs}`);
   if (verification !== undefined) {
     const { relative, output } = verification.worst;
-    const verdict = verification.pass ? pc.green('compared') : pc.red('differs');
+    const verdict = verification.pass ? `${pc.green('compared')} with` : `${pc.red('differs')} from`;
     print(
-      `${verdict} with the float model: worst difference ${formatPercent(relative, 2)} of the scale of '${output}'`,
+      `${verdict} the float model: worst difference ${formatPercent(relative, 2)} of the scale of '${output}'`,
     );
   }
   if (out !== undefined) print(`written to ${out}`);

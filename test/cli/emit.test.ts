@@ -28,7 +28,6 @@ describe('options of another target are refused, and the right one is named', ()
     [['--target', 'adapted', '--any-base'], '--any-base goes with --adapter'],
     [['--target', 'adapted', '--adapter-io', 'inputs', '--optional'], '--optional goes with --adapter'],
     [['--loss', 'classification', '--sizes', 'batch=2'], '--sizes goes with --device'],
-    [['--loss', 'classification', '--plan', 'batch=2,sequence=4'], '--plan writes nothing'],
   ])('%j', async (options, message) => {
     const { status, json } = await cliJson('emit', at('adapted.onnx'), ...options, '-o', at('refused'));
     expect(status).toBe(2);

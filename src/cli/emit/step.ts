@@ -37,11 +37,6 @@ export async function emitForStep(emission: Emission<StepTargetFlags>): Promise<
   const { model, flags } = emission;
   const { plan, json = false } = flags;
   const device = deviceOf(flags);
-  if (plan !== undefined && flags.out !== undefined)
-    fail('E_USAGE', {
-      message: '--plan writes nothing, so that --out has no place beside it',
-      remedy: 'Leave one of them away',
-    });
   const out = plan === undefined ? outOf(flags) : '';
   const emitted = forDevice(emitStep(model, trainingOptions(emission)), device);
   if (plan !== undefined) return printMemoryPlans(emitted, plan === true ? [{}] : plan, json);

@@ -1,11 +1,11 @@
 /** `emit`: the verb, its targets, and the options that belong to each of them. */
 import { Command } from 'commander';
 import { MANIFEST_FILE } from '../../../runtime/artifacts.js';
-import { fail } from '../../errors.js';
 import { readModel } from '../../onnx/index.js';
 import { choice } from '../choice.js';
 import { loadUserConfig } from '../config.js';
 import { addConfigOptions } from '../config-option.js';
+import { addOptionGroups, type OptionGroup } from '../option-groups.js';
 import { writing } from '../options.js';
 import { addGraphOptions, applyTrainConfig } from '../step-options.js';
 import { type AdaptedFlags, addAdaptedOptions, addAdapterInputOptions, emitForInference } from './adapted.js';
@@ -26,14 +26,7 @@ const TARGETS: Readonly<Record<TargetId, (emission: Emission<EmitFlags>) => Prom
   adapted: emitForInference,
 };
 
-/** Options that belong together in help, and the flags without which they mean nothing. */
-interface OptionGroup {
-  readonly needs: string;
-  readonly fits: (flags: EmitFlags) => boolean;
-  readonly add: (command: Command) => Command;
-}
-
-const GROUPS: readonly OptionGroup[] = [
+const GROUPS: readonly OptionGroup<EmitFlags>[] = [
   {
     needs: '--target step or ort-training',
     fits: ({ target }) => target !== 'adapted',
@@ -80,11 +73,7 @@ export function emitCommand(): Command {
       ]).default('copy'),
     );
   addConfigOptions(writing(command)).hook('preAction', (_command, verb) => applyTrainConfig(verb));
-  const owners = GROUPS.map((group) => {
-    const before = command.options.length;
-    group.add(command.optionsGroup(`With ${group.needs}:`));
-    return { ...group, options: command.options.slice(before) };
-  });
+  const refuseMisplaced = addOptionGroups(command, GROUPS);
   return command
     .addHelpText(
       'after',
@@ -99,17 +88,7 @@ Examples:
   peft-compile emit base.onnx --target adapted --adapter run/adapter.safetensors --adapter-io inputs -o serving.onnx`,
     )
     .action(async (path: string, flags: EmitFlags) => {
-      for (const { options, needs, fits } of owners) {
-        const given = options.find(
-          (option) => command.getOptionValueSource(option.attributeName()) === 'cli',
-        );
-        if (given !== undefined && !fits(flags))
-          fail('E_USAGE', {
-            message: `${given.long} goes with ${needs}`,
-            where: `--target ${flags.target}`,
-            remedy: `Leave it away, or emit with ${needs}`,
-          });
-      }
+      refuseMisplaced(flags, `--target ${flags.target}`);
       const { methods = [] } = await loadUserConfig(flags.config);
       await TARGETS[flags.target]({ model: readModel(path), path, flags, methods });
     });
