@@ -28,7 +28,7 @@ export interface QuantizedMatrix {
   /** Codes from one row to the next; more than `columns` where the last block is padded. */
   readonly stride: number;
   readonly codes: Value;
-  /** One number per group. */
+  /** One number per group, or one for all. */
   readonly scales: Value;
   readonly groups: number;
   group(row: number, column: number): number;

@@ -3,12 +3,13 @@ import type { CodePacking, QuantizedMatrix } from '../../passes/quantize/matrix.
 import { payloadOf } from '../../passes/sites/index.js';
 import { fail } from '../../src/errors.js';
 import type { Value } from '../../src/graph.js';
-import type { DType } from '../../src/types.js';
+import { byteSize, type DType } from '../../src/types.js';
 import { countOf, type HostTensor, numbersOf, tensorOfNumbers } from '../host-tensor.js';
 
 /** The tensors of a matrix as numbers; codes stay packed. */
 export interface LoadedMatrix {
   readonly codes: Uint8Array;
+  /** One per group. */
   readonly scales: Float32Array;
   /** One per group. */
   readonly zeros: Float32Array;
@@ -64,12 +65,19 @@ export function loadMatrix(matrix: QuantizedMatrix): LoadedMatrix {
   const codes = load(matrix.codes).data;
   const scales = Float32Array.from(numbersOf(load(matrix.scales)));
   const needed = Math.ceil((((matrix.rows - 1) * matrix.stride + matrix.columns) * matrix.packing.bits) / 8);
-  if (codes.length < needed || scales.length < matrix.groups)
+  const shared = scales.length === 1;
+  if (codes.length < needed || (scales.length < matrix.groups && !shared))
     fail('E_INVALID_DATA', {
       message: `The quantised weight is too short: ${codes.length} bytes of codes and ${scales.length} scales for ${matrix.rows} × ${matrix.columns} in ${matrix.groups} groups`,
       where: matrix.codes.label,
     });
-  return { codes, scales, zeros: zerosOf(matrix) };
+  const perGroup = shared ? new Float32Array(matrix.groups).fill(scales[0] ?? 0) : scales;
+  return { codes, scales: perGroup, zeros: zerosOf(matrix) };
+}
+
+/** Whether all groups have one element in common where they could have one each. */
+function isShared(value: Value | undefined, groups: number): boolean {
+  return groups > 1 && value !== undefined && countOf(payloadOf(value)?.dims ?? []) === 1;
 }
 
 function zerosOf({ zeroPoints, groups, defaultZero }: QuantizedMatrix): Float32Array {
@@ -78,7 +86,7 @@ function zerosOf({ zeroPoints, groups, defaultZero }: QuantizedMatrix): Float32A
   const { value, packing, perRow, stride } = zeroPoints;
   const tensor = load(value);
   const floats = packing === undefined ? numbersOf(tensor) : undefined;
-  const single = countOf(tensor.dims) === 1 && groups > 1;
+  const single = isShared(value, groups);
   for (let group = 0; group < groups; group++) {
     const at = single ? 0 : Math.floor(group / perRow) * stride + (group % perRow);
     zeros[group] = packing === undefined ? (floats?.[at] ?? defaultZero) : unpack(tensor.data, at, packing);
@@ -132,11 +140,27 @@ function roundEven(value: number): number {
   return floor % 2 === 0 ? floor : floor + 1;
 }
 
+/** The zero point of all groups where it does not follow their numbers: it is 0, or one for all. */
+function fixedZero(matrix: QuantizedMatrix, base: LoadedMatrix | undefined): number | undefined {
+  const { zeroPoints, packing, groups, defaultZero } = matrix;
+  if (zeroPoints === undefined) return defaultZero;
+  if (isShared(zeroPoints.value, groups)) return base?.zeros[0] ?? defaultZero;
+  return packing.signed ? defaultZero : undefined;
+}
+
+/** The scale that codes around a zero point reach from `min` to `max` with; a side without codes is clipped. */
+function reaching(min: number, max: number, zero: number, [low, high]: readonly [number, number]): number {
+  const up = high > zero ? max / (high - zero) : 0;
+  const down = zero > low ? -min / (zero - low) : 0;
+  return Math.max(up, down);
+}
+
 /** Scale and zero point of every group for the extent of its numbers. */
 function spanning(
   matrix: QuantizedMatrix,
   values: Float32Array,
   scaleDtype: DType,
+  base: LoadedMatrix | undefined,
 ): Pick<LoadedMatrix, 'scales' | 'zeros'> {
   const { rows, columns, groups, table, zeroPoints, defaultZero } = matrix;
   const least = new Float32Array(groups);
@@ -148,27 +172,27 @@ function spanning(
       if (value < (least[group] ?? 0)) least[group] = value;
       if (value > (most[group] ?? 0)) most[group] = value;
     }
-  const [low, high] = codeRange(matrix);
+  const range = codeRange(matrix);
+  const [low, high] = range;
+  const fixed = fixedZero(matrix, base);
+  // The longer side of the codes goes to the number furthest from 0: the scale has its sign.
+  const signed = zeroPoints === undefined && defaultZero !== 0;
   const scales = new Float32Array(groups);
-  const zeros = new Float32Array(groups).fill(defaultZero);
+  const zeros = new Float32Array(groups).fill(fixed ?? defaultZero);
   for (let group = 0; group < groups; group++) {
     const [min, max] = [least[group] ?? 0, most[group] ?? 0];
-    const largest = Math.max(-min, max);
-    if (table !== undefined) scales[group] = largest;
-    else if (zeroPoints !== undefined && matrix.packing.signed === false)
-      scales[group] = (max - min) / (high - low);
-    // The longer side of the codes goes to the number furthest from 0: the scale has its sign.
-    else scales[group] = -min > max ? -min / (defaultZero - low) : max === 0 ? 0 : max / (high - defaultZero);
-    if (table === undefined && zeroPoints === undefined && defaultZero !== 0 && max > -min)
-      scales[group] = -max / (defaultZero - low);
+    if (table !== undefined) scales[group] = Math.max(-min, max);
+    else if (signed && max !== -min) scales[group] = (max > -min ? -max : -min) / (defaultZero - low);
+    else scales[group] = fixed === undefined ? (max - min) / (high - low) : reaching(min, max, fixed, range);
   }
+  if (isShared(matrix.scales, groups)) scales.fill(scales.reduce((a, b) => Math.max(a, b), 0));
   const rounded = Float32Array.from(numbersOf(tensorOfNumbers(scaleDtype, [groups], scales)));
-  if (zeroPoints !== undefined && table === undefined && !matrix.packing.signed)
+  if (fixed === undefined && table === undefined)
     for (let group = 0; group < groups; group++) {
       const scale = rounded[group] ?? 0;
       const exact = scale === 0 ? defaultZero : low - (least[group] ?? 0) / scale;
       zeros[group] =
-        zeroPoints.packing === undefined ? exact : Math.min(high, Math.max(low, roundEven(exact)));
+        zeroPoints?.packing === undefined ? exact : Math.min(high, Math.max(low, roundEven(exact)));
     }
   return { scales: rounded, zeros };
 }
@@ -204,11 +228,13 @@ export function encode(matrix: QuantizedMatrix, values: Float32Array, base?: Loa
   const scalePayload = payloadOf(matrix.scales);
   const scaleDtype = scalePayload?.dtype ?? 'float32';
   const nearest = nearestCode(matrix);
-  const { scales, zeros } = spanning(matrix, values, scaleDtype);
-  // Groups of one tensor that share one zero point tensor of one element cannot differ.
+  const { scales, zeros } = spanning(matrix, values, scaleDtype, base);
+  const oneScale = isShared(matrix.scales, groups);
   if (base !== undefined) {
     const fitted = errors(matrix, values, { scales, zeros }, nearest);
     const kept = errors(matrix, values, base, nearest);
+    // With one scale for all, all of them keep it or none does.
+    if (oneScale) for (const sums of [fitted, kept]) sums.fill(sums.reduce((a, b) => a + b, 0));
     for (let group = 0; group < groups; group++)
       if ((kept[group] ?? 0) <= (fitted[group] ?? 0)) {
         scales[group] = base.scales[group] ?? 0;
@@ -238,7 +264,10 @@ export function encode(matrix: QuantizedMatrix, values: Float32Array, base?: Loa
     }
   return {
     codes,
-    scales: tensorOfNumbers(scaleDtype, [groups], scales).data,
+    scales: tensorOfNumbers(scaleDtype, [groups], scales).data.subarray(
+      0,
+      byteSize(scaleDtype, oneScale ? 1 : groups),
+    ),
     zeroPoints: zeroPoints === undefined ? undefined : encodeZeros(matrix, zeros),
     values: stored,
     unchanged: base === undefined ? 0 : unchanged / (rows * columns),

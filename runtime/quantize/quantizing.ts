@@ -1,12 +1,12 @@
 /** Payloads of a weight that is being quantised: computed together, when the first of them is written. */
 
-import type { QuantizedParts } from '../../passes/quantize/formats.js';
 import type { QuantizedMatrix } from '../../passes/quantize/matrix.js';
 import type { FloatSource, QuantizedPayloads } from '../../passes/quantize/quantize.js';
 import { fail } from '../../src/errors.js';
 import type { TensorData } from '../../src/tensor.js';
 import { loadTensor, numbersOf } from '../host-tensor.js';
 import { type EncodedMatrix, encode } from './codec.js';
+import { EncodedParts, type Part } from './encoded-parts.js';
 
 export interface WeightAccuracy {
   /** ‖Q − W‖₂ / ‖W‖₂ */
@@ -18,35 +18,18 @@ export interface WeightAccuracy {
 export class QuantizingWeight implements QuantizedPayloads {
   accuracy: WeightAccuracy | undefined;
   #matrix: QuantizedMatrix | undefined;
-  #known: EncodedMatrix | undefined;
+  readonly #parts: EncodedParts;
 
-  constructor(readonly source: FloatSource) {}
+  constructor(readonly source: FloatSource) {
+    this.#parts = new EncodedParts(source.value.label, () => this.#compute());
+  }
 
   bind(matrix: QuantizedMatrix): void {
     this.#matrix = matrix;
   }
 
-  data(part: keyof QuantizedParts, byteLength: number): TensorData {
-    const bytes = () => this.#part(part);
-    return {
-      byteLength,
-      read: () =>
-        fail('E_INVALID_GRAPH', {
-          message: 'A quantised weight is computed while it is written',
-          where: this.source.value.label,
-        }),
-      async *stream() {
-        yield await bytes();
-      },
-    };
-  }
-
-  /** Codes are dropped once they are written, so that one weight is in memory. */
-  async #part(part: keyof QuantizedParts): Promise<Uint8Array> {
-    const known = this.#known ?? (await this.#compute());
-    const bytes = known[part] ?? new Uint8Array();
-    this.#known = part === 'codes' ? { ...known, codes: new Uint8Array() } : known;
-    return bytes;
+  data(part: Part, byteLength: number): TensorData {
+    return this.#parts.data(part, byteLength);
   }
 
   async #compute(): Promise<EncodedMatrix> {
@@ -68,8 +51,7 @@ export class QuantizingWeight implements QuantizedPayloads {
         remedy: 'Leave this module out with --exclude',
       });
     this.accuracy = { relativeError: size === 0 ? 0 : Math.sqrt(lost / size), largestError: largest };
-    this.#known = { ...encoded, values: new Float32Array() };
-    return this.#known;
+    return encoded;
   }
 
   /** The weight [rows, columns] of the matrix. */

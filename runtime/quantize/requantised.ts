@@ -1,15 +1,15 @@
 /** Payloads of a quantised weight after a fold: computed together, when the first of them is written. */
 import { payloadOf } from '../../passes/sites/index.js';
+import { fail } from '../../src/errors.js';
 import type { Value } from '../../src/graph.js';
-import type { Tensor, TensorData } from '../../src/tensor.js';
+import type { Tensor } from '../../src/tensor.js';
 import { byteSize } from '../../src/types.js';
 import type { Fidelity } from '../fold/fidelity.js';
 import type { FoldedData } from '../fold/folded-tensor.js';
 import { countOf, numbersOf } from '../host-tensor.js';
 import type { Requantised } from './choice.js';
 import { decode, type EncodedMatrix, encode, loadMatrix } from './codec.js';
-
-type Part = 'codes' | 'scales' | 'zeroPoints';
+import { EncodedParts, type Part } from './encoded-parts.js';
 
 /** What storing the folded numbers as integers does to them. */
 export interface RequantisedFidelity extends Fidelity {
@@ -19,13 +19,15 @@ export interface RequantisedFidelity extends Fidelity {
 
 export class RequantisedWeight {
   fidelity: RequantisedFidelity | undefined;
-  #known: EncodedMatrix | undefined;
+  readonly #parts: EncodedParts;
 
   constructor(
     readonly requantised: Requantised,
     /** The folded floats. */
     readonly floats: FoldedData,
-  ) {}
+  ) {
+    this.#parts = new EncodedParts(requantised.stored.codes.label, () => this.#compute());
+  }
 
   /** New payloads by the value that holds them. */
   payloads(): Map<Value, Tensor> {
@@ -40,30 +42,14 @@ export class RequantisedWeight {
         const tensor = value === undefined ? undefined : payloadOf(value);
         return value === undefined || tensor === undefined
           ? []
-          : [[value, { ...tensor, data: this.#data(part, byteSize(tensor.dtype, countOf(tensor.dims))) }]];
+          : [
+              [
+                value,
+                { ...tensor, data: this.#parts.data(part, byteSize(tensor.dtype, countOf(tensor.dims))) },
+              ],
+            ];
       }),
     );
-  }
-
-  #data(part: Part, byteLength: number): TensorData {
-    const bytes = () => this.#part(part);
-    return {
-      byteLength,
-      read: () => {
-        throw new Error('A requantised weight is computed while it is written');
-      },
-      async *stream() {
-        yield await bytes();
-      },
-    };
-  }
-
-  /** Codes are dropped once they are written; should they be asked for again, all is computed again. */
-  async #part(part: Part): Promise<Uint8Array> {
-    const known = this.#known ?? (await this.#compute());
-    const bytes = known[part] ?? new Uint8Array();
-    this.#known = part === 'codes' ? undefined : known;
-    return bytes;
   }
 
   async #compute(): Promise<EncodedMatrix> {
@@ -79,13 +65,18 @@ export class RequantisedWeight {
       update += (value - original) ** 2;
       lost += ((encoded.values[i] ?? 0) - value) ** 2;
     }
+    if (!Number.isFinite(size + update))
+      fail('E_NON_FINITE', {
+        message: 'The folded weight holds numbers that are not finite, which no integer stands for',
+        where: this.requantised.stored.codes.label,
+        remedy: 'Check the adapter, or fold with --quantised dequantise',
+      });
     this.fidelity = {
       relativeUpdate: size === 0 ? 0 : Math.sqrt(update / size),
       unchanged: encoded.unchanged,
       updateError: update === 0 ? 0 : Math.sqrt(lost / update),
     };
-    this.#known = { ...encoded, values: new Float32Array() };
-    return this.#known;
+    return encoded;
   }
 
   async #folded(): Promise<Float32Array> {

@@ -4,9 +4,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import ort from 'onnxruntime-node';
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import { attachAdapter, insert } from '../../passes/insert/insert.js';
+import { modelTensors } from '../../runtime/adapter-file.js';
+import { fold } from '../../runtime/fold/fold.js';
 import { quantize } from '../../runtime/quantize/quantize.js';
+import type { Model } from '../../src/model.js';
 import { readModel } from '../../src/onnx/index.js';
 import { parseModel } from '../../src/text/index.js';
+import { randomParameters } from '../helpers/adapters.js';
 import { numbers, runModel } from '../helpers/run.js';
 import { float32 } from '../targets/driver.js';
 import { relative } from './fixtures.js';
@@ -67,5 +72,50 @@ branches (bool c, float[n, ${SIZE}] x) => (float[n, ${SIZE}] y)
     const feeds = { c: new ort.Tensor('bool', [taken], []), x };
     const [expected, found] = [await runModel(model, feeds), await runModel(readModel(out), feeds)];
     expect(relative(numbers(found.y), numbers(expected.y))).toBeLessThan(0.02);
+  }
+});
+
+/** y = x (C − z) s, where scales are per column and the zero point is one for all, or the other way round. */
+function dynamicProduct(scales: number, zeroPoints: number): Model {
+  const codes = Array.from({ length: SIZE * SIZE }, (_, i) => 60 + ((i * 37) % 140));
+  const step = Array.from({ length: scales }, (_, i) => (0.004 + 0.001 * i).toFixed(4));
+  const zero = Array.from({ length: zeroPoints }, (_, i) => 128 - 3 * i);
+  return parseModel(`<ir_version: 8, opset_import: ["": 17]>
+integers (float[n, ${SIZE}] x) => (float[n, ${SIZE}] y)
+<uint8[${SIZE}, ${SIZE}] w = {${codes.join(', ')}},
+ float${scales === 1 ? '' : `[${scales}]`} s = {${step.join(', ')}},
+ uint8${zeroPoints === 1 ? '' : `[${zeroPoints}]`} z = {${zero.join(', ')}}>
+{
+  xq, xs, xz = DynamicQuantizeLinear(x)
+  yi = MatMulInteger(xq, w, xz, z)
+  yf = Cast <to = 1> (yi)
+  both = Mul(xs, s)
+  y = Mul(yf, both)
+}`);
+}
+
+it.each([
+  [SIZE, 1],
+  [1, SIZE],
+  [SIZE, SIZE],
+  [1, 1],
+])('folds into integers with %i scales and %i zero points', async (scales, zeroPoints) => {
+  const model = dynamicProduct(scales, zeroPoints);
+  const adapted = dynamicProduct(scales, zeroPoints);
+  const { record } = insert(adapted, {
+    method: 'lora',
+    config: { rank: 2, alpha: 2 },
+    targeting: { targets: 'all' },
+  });
+  const tensors = randomParameters(record, adapted, { seed: 5, std: 0.2 });
+  const adapter = { record, tensors, digest: 'test' };
+  const beside = dynamicProduct(scales, zeroPoints);
+  attachAdapter(beside, record, await modelTensors(adapter), {});
+  const x = float32(wave(3 * SIZE, 1.3), [3, SIZE]);
+  const expected = numbers((await runModel(beside, { x })).y);
+  for (const quantised of ['dequantise', 'requantise'] as const) {
+    const out = join(folder, `${quantised}-${scales}-${zeroPoints}.onnx`);
+    await fold({ model, adapter, out, quantised, anyBase: true });
+    expect(relative(numbers((await runModel(readModel(out), { x })).y), expected)).toBeLessThan(0.03);
   }
 });

@@ -1,5 +1,6 @@
 /** Codes in a tensor of their own dims, with a scale per tensor, per entry of an axis, or per block along an axis. */
 import type { Value } from '../../../src/graph.js';
+import { elementsOf } from '../../../src/tensor.js';
 import { payloadOf } from '../../sites/payload.js';
 import { bytePacking, type QuantizedMatrix, type Refusal, type ZeroPoints } from '../matrix.js';
 
@@ -28,7 +29,17 @@ export function affineMatrix(parts: AffineParts): QuantizedMatrix | Refusal | un
   const real = axes.map((axis) => codes.dims[axis] ?? 1);
   const columns = real.at(-1) ?? 1;
   const rows = real.length === 2 ? (real[0] ?? 1) : 1;
-  const count = scales.dims.reduce((all, dim) => all * dim, 1);
+  const zeros = parts.zeroPoint == null ? undefined : payloadOf(parts.zeroPoint);
+  if (parts.zeroPoint != null && zeros === undefined) return undefined;
+  const scaleCount = elementsOf(scales);
+  const zeroCount = zeros === undefined ? 1 : elementsOf(zeros);
+  // One scale or one zero point goes with all groups of the other.
+  const count = Math.max(scaleCount, zeroCount);
+  if (![1, count].includes(scaleCount) || ![1, count].includes(zeroCount))
+    return {
+      message: `The weight has ${scaleCount} scales and ${zeroCount} zero points`,
+      remedy: 'Quantise the model with as many zero points as scales',
+    };
   const given = parts.axis < 0 ? parts.axis + codes.dims.length : parts.axis;
   // Axes of size 1 in front of the matrix do not count; a vector is one row.
   const alongRows = real.length === 2 && given === axes[0];
@@ -55,6 +66,8 @@ export function affineMatrix(parts: AffineParts): QuantizedMatrix | Refusal | un
     };
   const label = `${bits} in blocks of ${size}`;
   const perRow = Math.ceil(columns / size);
+  // Along an axis of size 1 every number is a block of its own.
+  if (!axes.includes(given)) return { ...whole, label, group: (row, column) => row * columns + column };
   return alongRows
     ? { ...whole, label, group: (row, column) => Math.floor(row / size) * columns + column }
     : { ...whole, label, group: (row, column) => row * perRow + Math.floor(column / size) };
