@@ -86,12 +86,22 @@ const CHECKS: readonly Check[] = [
 export function doctorCommand(): Command {
   return new Command('doctor')
     .summary('check the installation')
+    .description(
+      'Check the installation: Node, ONNX Runtime, folders and memory; with --ep also a device, its libraries and its driver. Exits with 1 where something fails, and says what to install.',
+    )
     .addOption(
       choice('--ep <provider>', 'also check what an execution provider needs, and run a model on it', [
         ...PROVIDERS.keys(),
       ]),
     )
     .option('--json', 'print a JSON report')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  peft-compile doctor
+  peft-compile doctor --ep webgpu`,
+    )
     .action(async (flags: { readonly ep?: string; readonly json?: boolean }) => {
       const findings: Finding[] = [];
       for (const { check, run, remedy } of CHECKS)

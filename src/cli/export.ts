@@ -112,7 +112,7 @@ function addOnnxAdapterOptions(command: Command): Command {
         SCALE_PLACES,
       ).default('factor'),
     )
-    .addOption(choice('--dtype <type>', 'element type; default: that of the model', ['float32', 'float16']))
+    .addOption(choice('--dtype <type>', 'element type; default: that of the adapter', ['float32', 'float16']))
     .option('--adapter-version <n>', 'number of the adapter (default: 1)', integer)
     .option('--model-version <n>', 'number of the base (default: a fingerprint of its weights)', integer);
 }

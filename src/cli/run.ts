@@ -8,7 +8,7 @@ import { didYouMean } from '../nearest.js';
 import { readModel, writeModel } from '../onnx/index.js';
 import { loadUserConfig, type UserConfig } from './config.js';
 import { addConfigOptions } from './config-option.js';
-import { count } from './options.js';
+import { count, writing } from './options.js';
 import { print, printJson } from './output.js';
 import { table } from './table.js';
 
@@ -26,23 +26,31 @@ interface RunFlags {
 }
 
 export function runCommand(): Command {
-  const command = new Command('run')
-    .summary('run passes of your own over a model')
-    .description(
-      `Run the passes of a config module over a model, in their order, and write the result. Those that ship go by name: ${SHIPPED.map(({ name, summary }) => `${name} ${summary}`).join('; ')}.`,
+  const command = writing(
+    new Command('run')
+      .summary('run passes of your own over a model')
+      .description(
+        `Run the passes of a config module over a model, in their order, and write the result. Those that ship go by name: ${SHIPPED.map(({ name, summary }) => `${name} ${summary}`).join('; ')}.`,
+      )
+      .argument('<model>', 'ONNX model')
+      .requiredOption('-o, --out <file>', 'where the model goes')
+      .option('--pass <names...>', 'only these passes, in this order')
+      .addOption(
+        new Option('--validate <when>', 'check invariants after each edit, each pass, or never')
+          .choices(['edit', 'pass', 'off'])
+          .default('pass'),
+      )
+      .option('--stop-after <n>', 'stop after n edits, to find the one that broke a model', count),
+  );
+  return addConfigOptions(command)
+    .addHelpText(
+      'after',
+      `
+Examples:
+  peft-compile run model.onnx --pass unfuse-attention -o unfused.onnx
+  peft-compile run model.onnx --config peft-compile.config.js --validate edit -o rewritten.onnx`,
     )
-    .argument('<model>', 'ONNX model')
-    .requiredOption('-o, --out <file>', 'where the model goes')
-    .option('--pass <names...>', 'only these passes, in this order')
-    .addOption(
-      new Option('--validate <when>', 'check invariants after each edit, each pass, or never')
-        .choices(['edit', 'pass', 'off'])
-        .default('pass'),
-    )
-    .option('--stop-after <n>', 'stop after n edits, to find the one that broke a model', count)
-    .option('--force', 'overwrite the output')
-    .option('--json', 'print a JSON report');
-  return addConfigOptions(command).action(run);
+    .action(run);
 }
 
 async function run(path: string, flags: RunFlags): Promise<void> {
@@ -85,6 +93,6 @@ function chosen({ passes, path }: UserConfig, { pass: names }: RunFlags): readon
   return fail('E_USAGE', {
     message: path === undefined ? 'There is no config file with passes' : 'The config file brings no passes',
     ...where,
-    remedy: 'Write `export default defineConfig({ passes })` into peft-compile.config.mjs, or give --config',
+    remedy: `Write \`export default defineConfig({ passes })\` into peft-compile.config.mjs, give --config, or name one that ships: --pass ${SHIPPED.map(({ name }) => name).join(', ')}`,
   });
 }

@@ -140,7 +140,8 @@ describe('adapter files', () => {
       ['float32', 'holds float32'],
       ['int64', /outside its table/],
     ] as const) {
-      const edited = tensorOfNumbers(dtype, [count], new Array<number>(count).fill(1 << 20));
+      const outside = Array.from({ length: count }, (_, i) => (1 << 20) + i);
+      const edited = tensorOfNumbers(dtype, [count], outside);
       await writeAdapter(
         at('edited.safetensors'),
         record,
