@@ -10,7 +10,7 @@
  */
 import type { Value } from '../../src/graph.js';
 import { dequantizedMatrix, isRefusal, quantizedProduct } from '../quantize/products.js';
-import { intAttribute, payloadOf } from '../sites/payload.js';
+import { payloadOf } from '../sites/payload.js';
 import { blockProduct } from './block-product.js';
 import type { GradientContext } from './context.js';
 import { type Contribution, defineGradient, type Gradient } from './rule.js';
@@ -38,15 +38,14 @@ function floats(
   { scales, zeroPoint, axis = 1 }: { scales?: Value; zeroPoint?: Value | undefined; axis?: number },
 ): Value {
   const dtype = scales === undefined ? 'float32' : c.dtype(scales);
-  const like = zeroPoint ?? undefined;
-  const dims = like === undefined ? [] : c.shapes.dims(like);
-  // As many scales as zero points: one, or one per column.
-  const ones =
-    dims?.length === 1
-      ? c.op.Expand(c.b.scalar(1, dtype), c.shapes.shape(like as Value))
-      : c.b.scalar(1, dtype);
-  const sealed = c.op.Add(scales ?? ones, sealOf(c, dtype));
-  return c.op.DequantizeLinear(codes, sealed, like ?? null, { axis });
+  const given = scales ?? c.b.scalar(1, dtype);
+  // The operator takes as many scales as zero points; the products take one of either with many of the other.
+  const isOne = (value: Value) => c.shapes.dims(value)?.every((dim) => dim === 1) === true;
+  const like = (value: Value, other: Value | undefined) =>
+    other !== undefined && isOne(value) && !isOne(other) ? c.op.Expand(value, c.shapes.shape(other)) : value;
+  const sealed = c.op.Add(like(given, zeroPoint), sealOf(c, dtype));
+  const zeros = zeroPoint === undefined ? undefined : like(zeroPoint, given);
+  return c.op.DequantizeLinear(codes, sealed, zeros ?? null, { axis });
 }
 
 /** A's cotangent for the product of A (rows of codes) with B [K, N]. */
@@ -146,14 +145,12 @@ export function rematerialized(c: GradientContext, value: Value): Value {
     return value;
   const scales = node.input(1);
   const sealed = c.op.Add(scales, sealOf(c, c.dtype(scales)));
-  const [made = value] = c.b.call(
-    node.op,
-    [node.input(0), sealed, node.inputs[2] ?? null],
-    {
-      axis: intAttribute(node, 'axis', 1),
-      ...(node.attributes.has('block_size') ? { block_size: intAttribute(node, 'block_size', 0) } : {}),
-    },
-    { domain: node.domain },
-  );
+  const [made = value] = c.b.emit({
+    domain: node.domain,
+    op: node.op,
+    inputs: [node.input(0), sealed, node.inputs[2] ?? null],
+    attributes: node.attributes,
+    outputs: 1,
+  });
   return made;
 }

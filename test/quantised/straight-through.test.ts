@@ -63,6 +63,26 @@ const FORMS: readonly Form[] = [
     },
   },
   {
+    name: 'MatMulIntegerToFloat, scales per column around one zero point',
+    weight: (i, o) => ((codes[i * OUT + o] ?? 0) - 3) * (scales[o] ?? 0),
+    build: (b, value) => {
+      const [code, scale, zero] = dynamic(b, value);
+      const columns = constant(b, 'float32', [OUT], scales);
+      const inputs = [code, weightOf(b), scale, columns, zero, b.scalar(3, 'int8')];
+      return b.call('MatMulIntegerToFloat', inputs, {}, microsoft)[0] as Value;
+    },
+  },
+  {
+    name: 'MatMulIntegerToFloat, one scale with zero points per column',
+    weight: (i, o) => ((codes[i * OUT + o] ?? 0) - (zeros[o] ?? 0)) * 0.01,
+    build: (b, value) => {
+      const [code, scale, zero] = dynamic(b, value);
+      const columns = constant(b, 'int8', [OUT], zeros);
+      const inputs = [code, weightOf(b), scale, scalar(b, 0.01), zero, columns];
+      return b.call('MatMulIntegerToFloat', inputs, {}, microsoft)[0] as Value;
+    },
+  },
+  {
     name: 'DynamicQuantizeMatMul',
     weight: perTensor,
     build: (b, value) => {
