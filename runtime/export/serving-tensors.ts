@@ -11,9 +11,10 @@ import {
 } from '../../passes/targets/dialects.js';
 import { adapterTensors, factorsAt, type ServingOptions, scaledRoles } from '../../passes/targets/serving.js';
 import { fail } from '../../src/errors.js';
-import { encodeNumbers } from '../../src/literals.js';
+import { encodeNumbers, tensorOf } from '../../src/literals.js';
 import type { Model } from '../../src/model.js';
 import { type Tensor, tensorOfBytes } from '../../src/tensor.js';
+import type { DType } from '../../src/types.js';
 import { type AdapterFile, modelTensors } from '../adapter-file.js';
 import { loadTensor, numbersOf } from '../host-tensor.js';
 import { rescaled } from './rescale.js';
@@ -44,7 +45,7 @@ export async function servingTensors(
       });
     tensors.set(name, tensor);
   };
-  const scales = new Map<string, number>();
+  const scales = new Map<string, { readonly factor: number; readonly type: DType }>();
   for (const one of adapterTensors(adapter.record, methods)) {
     const { param, site, role, method } = one;
     const tensor = stored.get(param.key) as Tensor;
@@ -54,10 +55,10 @@ export async function servingTensors(
     const path = renamed(site.path, rename);
     const value = await rescaled(tensor, scale === 'factor' ? factor : 1, dtype ?? param.dtype);
     for (const [name, part] of await named(dialect, one, path, { value, base })) add(name, part);
-    if (reached && scale === 'input') scales.set(dialect.name(path, 'lora_scale'), factor);
+    if (reached && scale === 'input')
+      scales.set(dialect.name(path, 'lora_scale'), { factor, type: dtype ?? param.dtype });
   }
-  for (const [name, factor] of scales)
-    add(name, tensorOfBytes(dtype ?? 'float32', [1], encodeNumbers(dtype ?? 'float32', [factor])));
+  for (const [name, { factor, type }] of scales) add(name, tensorOf(type, [1], [factor]));
   return tensors;
 }
 

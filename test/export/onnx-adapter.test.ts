@@ -3,6 +3,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import fc from 'fast-check';
 import { afterAll, describe, expect, it } from 'vitest';
 import { attachAdapter } from '../../passes/insert/insert.js';
+import { servingInputs } from '../../passes/targets/serving.js';
 import { type AdapterFile, readAdapter, writeAdapter } from '../../runtime/adapter-file.js';
 import { fingerprint } from '../../runtime/export/onnx-adapter/fingerprint.js';
 import { decodeOnnxAdapter, readOnnxAdapter } from '../../runtime/export/onnx-adapter/read.js';
@@ -178,6 +179,20 @@ describe('an .onnx_adapter as an adapter', { timeout: 60_000 }, () => {
     expect(Array.from(numbersOf(await loadTensor(read.tensors.get(key)!)))).toEqual(
       Array.from(raw, (value) => Math.fround(value * scale)),
     );
+  });
+
+  it('stores scales in the type that the graph of a half-precision model takes', async () => {
+    const { record, ...adapter } = await made();
+    const sites = record.sites.map((site) => ({
+      ...site,
+      params: Object.fromEntries(
+        Object.entries(site.params).map(([role, param]) => [role, { ...param, dtype: 'float16' as const }]),
+      ),
+    }));
+    const half = { ...record, sites };
+    const tensors = await servingTensors({ ...adapter, record: half }, { scale: 'input' });
+    for (const { name, dtype } of servingInputs(half, { scale: 'input' }))
+      expect([name, tensors.get(name)?.dtype]).toEqual([name, dtype]);
   });
 
   it('is matched by a map', async () => {
