@@ -2,7 +2,7 @@
  * Slices that cut an axis into parts without gap or overlap become one Split: the gradient is then one Concat instead of
  * a padded copy per part and their sum. The halves of a rotary embedding are the case that matters.
  */
-import type { Node, Value } from '../../src/graph.js';
+import type { Graph, Node, Value } from '../../src/graph.js';
 import { intsOf } from '../../src/infer/index.js';
 import type { Model } from '../../src/model.js';
 import { Builder } from '../../src/ops/builder.js';
@@ -25,7 +25,7 @@ export const slicesPass = definePass({
       const x = cutOf(node) === undefined ? undefined : node.input(0);
       if (x === undefined || done.has(x)) continue;
       done.add(x);
-      const cuts = partition(x);
+      const cuts = partition(x, model.graph);
       if (cuts === undefined) continue;
       const first = model.graph.firstNode ?? node;
       const b = new Builder(model, { provenance: 'slices-to-split' });
@@ -46,9 +46,12 @@ export const slicesPass = definePass({
   },
 });
 
-/** The slices of x that partition one static axis, in order. */
-function partition(x: Value): Cut[] | undefined {
-  const cuts = [...x.users].map(cutOf).filter((cut) => cut !== undefined);
+/** The slices of x that partition one static axis, in order; those in bodies of control flow do not count. */
+function partition(x: Value, graph: Graph): Cut[] | undefined {
+  const cuts = [...x.users]
+    .filter((node) => node.graph === graph)
+    .map(cutOf)
+    .filter((cut) => cut !== undefined);
   for (const axis of new Set(cuts.map((cut) => cut.axis))) {
     const along = cuts.filter((cut) => cut.axis === axis).sort((a, b) => a.start - b.start);
     const size = sizeAt(x, axis);
