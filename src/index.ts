@@ -44,6 +44,7 @@ export {
 } from '../passes/memory/plan.js';
 export type { DimSizes } from '../passes/memory/sizes.js';
 export type { InputSetting, InputSettings } from '../passes/normalize/fixed-inputs.js';
+export type { DeviceNeeds } from '../passes/portable/device.js';
 export type { FormatId } from '../passes/quantize/formats.js';
 export type { Targeting } from '../passes/sites/targeting.js';
 export type { AdaptedOptions } from '../passes/targets/adapted.js';
@@ -60,6 +61,7 @@ export type { GroupOptions, StepOptions } from '../passes/targets/step.js';
 export { type GraphName, loadArtifacts, type TrainArtifacts } from '../runtime/artifacts.js';
 export type { Difference } from '../runtime/compare.js';
 export { digestWeights } from '../runtime/digest.js';
+export type { ExecutionProvider, Finding, Surroundings } from '../runtime/ep/index.js';
 export { decodeOnnxAdapter, readOnnxAdapter } from '../runtime/export/onnx-adapter/read.js';
 export type { AdapterVersions, OnnxAdapter } from '../runtime/export/onnx-adapter/schema.js';
 export {
@@ -100,6 +102,7 @@ export {
   quantize,
 } from '../runtime/quantize/quantize.js';
 export type { WeightAccuracy } from '../runtime/quantize/quantizing.js';
+export type { DataLoadOptions } from '../runtime/train/batches.js';
 export type { EvalResult, StopReason, TrainEvent, TrainListener } from '../runtime/train/events.js';
 export type { TrainOptions, TrainResult } from '../runtime/train/options.js';
 export { adapterOfCheckpoint } from '../runtime/train/save.js';

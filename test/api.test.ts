@@ -79,6 +79,7 @@ describe('the package', () => {
         "digestWeights",
         "emit",
         "encodeModel",
+        "evaluate",
         "findNode",
         "findSites",
         "findValue",
