@@ -88,4 +88,8 @@ it('writes no graph where the file for no adapter is in the way', async () => {
   const out = ['--none', at('served', 'none.onnx_adapter'), '-o', at('served', 'serving.onnx')];
   expect(await cli('emit', at('base.onnx'), ...target, ...out)).toMatchObject({ status: 6 });
   expect(readdirSync(at('served'))).toEqual(['none.onnx_adapter']);
+  const { json } = await cliJson('emit', at('base.onnx'), ...target, ...out, '--force');
+  // A and B of the query of two layers.
+  expect(json.inputs).toHaveLength(4);
+  expect(json.inputs[0]).toMatchObject({ dtype: 'float32', shape: [32, expect.stringContaining('lora_r')] });
 });

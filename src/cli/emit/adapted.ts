@@ -1,15 +1,16 @@
 /** `emit --target adapted`: its options and its report. */
 import type { Command } from 'commander';
 import { DIALECTS } from '../../../passes/targets/dialects.js';
-import { SCALE_PLACES, type ScalePlace } from '../../../passes/targets/serving.js';
+import { SCALE_PLACES, type ScalePlace, type ServingInput } from '../../../passes/targets/serving.js';
 import { writeOnnxAdapter } from '../../../runtime/export/onnx-adapter/write.js';
 import { attach } from '../../../runtime/library/attach.js';
 import { emit } from '../../../runtime/library/emit.js';
 import { serve } from '../../../runtime/library/serving.js';
 import { fail } from '../../errors.js';
 import { writeModel } from '../../onnx/index.js';
+import { formatType, tensorType } from '../../types.js';
 import { choice } from '../choice.js';
-import { print, printJson, warn } from '../output.js';
+import { formatCount, print, printJson, warn } from '../output.js';
 import { type CommonFlags, type Emission, outOf } from './common.js';
 
 export interface AdaptedFlags extends CommonFlags {
@@ -76,6 +77,7 @@ export async function emitForInference({ model, flags, methods }: Emission<Adapt
   const out = outOf(flags);
   const { adapterIo, names, scale, rank, dtype, adapter, none: nonePath, optional = false } = flags;
   const files = [out];
+  let fed: readonly ServingInput[] | undefined;
   const options = {
     names,
     scale,
@@ -90,7 +92,7 @@ export async function emitForInference({ model, flags, methods }: Emission<Adapt
   if (adapter === undefined) refuseWithoutAdapter(flags);
   if (adapterIo === 'inputs' && adapter !== undefined) {
     const { out: _out, write, force, ...serving } = options;
-    const { model: graph, none } = await serve({ model, adapter, anyBase, optional, ...serving });
+    const { model: graph, none, inputs } = await serve({ model, adapter, anyBase, optional, ...serving });
     // Whatever is wrong with the second file is said before the first is written.
     if (nonePath !== undefined) {
       if (typeof none === 'string') fail('E_UNSUPPORTED', { message: none, where: nonePath });
@@ -98,12 +100,23 @@ export async function emitForInference({ model, flags, methods }: Emission<Adapt
       files.push(nonePath);
     } else if (typeof none === 'string') warn(`note: ${none}`);
     await writeModel(graph, out, { ...write, force });
+    fed = inputs;
   } else {
     if (adapter !== undefined) await attach(model, adapter, { methods, anyBase });
     await emit(model, { target: 'adapted', adapterIo, ...options });
   }
-  if (flags.json === true) printJson({ target: flags.target, files });
-  else print(`written to ${files.join(', ')}`);
+  if (flags.json === true)
+    return printJson({
+      target: flags.target,
+      files,
+      ...(fed === undefined ? {} : { inputs: fed.map(({ name, dtype, shape }) => ({ name, dtype, shape })) }),
+    });
+  const [first] = fed ?? [];
+  if (fed !== undefined && first !== undefined)
+    print(
+      `${formatCount(fed.length)} ${optional ? 'optional' : 'required'} inputs of adapters, such as ${first.name} ${formatType(tensorType(first.dtype, first.shape))}`,
+    );
+  print(`written to ${files.join(', ')}`);
 }
 
 function refuseWithoutAdapter(flags: AdaptedFlags): void {
