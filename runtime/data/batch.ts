@@ -192,7 +192,7 @@ export class Collator {
     return fail('E_INVALID_DATA', {
       message: `The example has no tensor '${plan.spec.name}'`,
       where: example.where,
-      remedy: `The model takes ${this.#plans.map(({ spec }) => spec.name).join(', ')}; the example has ${[...example.tensors.keys()].join(', ') || 'nothing'}. An input that is the same for all can be fixed when the graphs are emitted: --set ${plan.spec.name}=0.`,
+      remedy: `The model takes ${this.#plans.map(({ spec }) => spec.name).join(', ')}; the example has ${[...example.tensors.keys()].join(', ') || 'nothing'}.${plan.spec.role === 'label' ? '' : ` An input that is the same for all can be fixed: --set ${plan.spec.name}=0.`}`,
     });
   }
 

@@ -1,8 +1,10 @@
-/** The options that choose where graphs run. */
+/** The options that choose where graphs run, and how. */
 import type { Command } from 'commander';
 import { PROVIDERS } from '../../runtime/ep/index.js';
 import type { SessionOptions } from '../../runtime/session.js';
 import { choice } from './choice.js';
+import { defined } from './defined.js';
+import { count } from './options.js';
 
 export interface EpFlags {
   readonly ep: NonNullable<SessionOptions['ep']>;
@@ -23,4 +25,26 @@ export function addEpOptions(command: Command): Command {
 /** Nothing where the CPU was asked for. */
 export function epOptions({ ep, cpuFallback }: EpFlags): Pick<SessionOptions, 'ep' | 'cpuFallback'> {
   return ep === 'cpu' ? {} : { ep, ...(cpuFallback ? {} : { cpuFallback }) };
+}
+
+export interface SessionFlags extends EpFlags {
+  readonly threads?: number;
+  readonly lowMemory?: boolean;
+}
+
+/** `addEpOptions`, and what ONNX Runtime may use of the machine. */
+export function addSessionOptions(command: Command): Command {
+  return addEpOptions(
+    command
+      .option('--threads <n>', 'threads of ONNX Runtime', count)
+      .option(
+        '--low-memory',
+        'trade speed for memory: use the weights as they lie in the file, without a repacked copy',
+      ),
+  );
+}
+
+export function sessionOptions(flags: SessionFlags): SessionOptions {
+  const { threads, lowMemory } = flags;
+  return defined({ threads, ...epOptions(flags), ...(lowMemory === true ? { prepack: false } : {}) });
 }

@@ -1,20 +1,22 @@
 /** Options of the step target, shared by `emit` and `train`. */
 import { Command } from 'commander';
-import { LOSSES } from '../../passes/losses/index.js';
 import type { Method } from '../../passes/methods/contract/method.js';
-import type { InputSetting, InputSettings } from '../../passes/normalize/fixed-inputs.js';
 import { OPTIMIZERS } from '../../passes/optimizers/index.js';
 import type { StepOptions } from '../../passes/targets/step.js';
 import { SCHEDULES } from '../../runtime/train/schedule.js';
-import { fail } from '../errors.js';
 import { choice } from './choice.js';
 import { loadUserConfig, type TrainConfig } from './config.js';
 import { addConfigOptions } from './config-option.js';
+import {
+  addInputOptions,
+  addLossOptions,
+  type InputFlags,
+  type LossFlags,
+  lossSettings,
+} from './loss-options.js';
 import { count, countFromZero, number, pair } from './options.js';
 
-export interface StepFlags {
-  readonly loss?: string;
-  readonly lossSet?: Record<string, unknown>;
+export interface StepFlags extends LossFlags, InputFlags {
   readonly optimizer: string;
   readonly optimizerSet?: Record<string, unknown>;
   readonly lr: number;
@@ -26,7 +28,6 @@ export interface StepFlags {
   readonly dropout?: number;
   readonly lossScale?: number | 'dynamic';
   readonly recompute?: boolean | number;
-  readonly set?: Record<string, unknown>;
   readonly config?: string | false;
 }
 
@@ -70,13 +71,7 @@ export async function applyTrainConfig(verb: Command): Promise<void> {
 
 /** Adds the options of a training graph alone. */
 export function addGraphOptions(command: Command): Command {
-  return command
-    .addOption(choice('--loss <id>', 'what is minimised', [...LOSSES.keys()]))
-    .option(
-      '--loss-set <key=value>',
-      'setting of the loss, e.g. output=logits labelSmoothing=0.1; repeatable',
-      pair,
-    )
+  addLossOptions(command, 'what is minimised')
     .addOption(choice('--optimizer <id>', 'update rule', [...OPTIMIZERS.keys()]).default('adamw'))
     .option('--optimizer-set <key=value>', 'setting of the optimizer, e.g. beta2=0.98; repeatable', pair)
     .option('--lr <rate>', 'peak learning rate', number, 1e-3)
@@ -95,12 +90,8 @@ export function addGraphOptions(command: Command): Command {
       '--recompute [groups]',
       'compute activations again in the backward pass instead of keeping them; without a number, as memory likes it best',
       count,
-    )
-    .option(
-      '--set <input=value>',
-      'fix an input of the model: a number, true, false, or empty for a past; feed leaves it to the data; repeatable, e.g. use_cache_branch=false',
-      pair,
     );
+  return addInputOptions(command);
 }
 
 /** What the flags ask of `emitStep`; `loss` must be given. `methods` are those of the config file. */
@@ -108,11 +99,11 @@ export function stepOptions(
   flags: StepFlags & { readonly loss: string },
   methods: readonly Method[] = [],
 ): StepOptions {
-  const { weightDecay, optimizerSet, clip, dropout, lossScale, recompute, set } = flags;
+  const { weightDecay, optimizerSet, clip, dropout, lossScale, recompute } = flags;
   return {
     loss: flags.loss,
     methods,
-    ...(flags.lossSet === undefined ? {} : { lossConfig: flags.lossSet }),
+    ...lossSettings(flags),
     optimizer: flags.optimizer,
     optimizerConfig: { ...(weightDecay === undefined ? {} : { weightDecay }), ...optimizerSet },
     schedule: { id: flags.schedule, learningRate: flags.lr, warmupSteps: flags.warmup },
@@ -121,20 +112,5 @@ export function stepOptions(
     ...(dropout === undefined ? {} : { dropout }),
     ...(lossScale === undefined ? {} : { lossScale }),
     ...(recompute === undefined ? {} : { recompute }),
-    ...(set === undefined ? {} : { inputs: inputSettings(set) }),
   };
-}
-
-/** Throws E_USAGE for a value that no input can be set to. */
-function inputSettings(given: Readonly<Record<string, unknown>>): InputSettings {
-  return Object.fromEntries(
-    Object.entries(given).map(([name, value]): [string, InputSetting] => {
-      if (value === 'feed' || value === 'empty' || typeof value === 'number' || typeof value === 'boolean')
-        return [name, value];
-      return fail('E_USAGE', {
-        message: `--set ${name}=${String(value)} is no setting of an input`,
-        remedy: 'Give a number, true, false, empty or feed',
-      });
-    }),
-  );
 }

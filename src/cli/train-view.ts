@@ -1,8 +1,8 @@
 /** What a user sees of a running training: a bar on a terminal, plain lines otherwise. Everything goes to stderr. */
-import { SingleBar } from 'cli-progress';
 import type { TrainEvent, TrainListener } from '../../runtime/train/events.js';
 import pc from './colour.js';
 import { formatCount, warn } from './output.js';
+import { progressBar } from './progress-bar.js';
 
 export interface TrainView {
   readonly onEvent: TrainListener;
@@ -18,15 +18,7 @@ export function trainView(mode: 'progress' | 'silent'): TrainView {
 }
 
 function barView(): TrainView {
-  const bar = new SingleBar({
-    format: `step {value}/{total} ${pc.cyan('{bar}')} loss {loss}  {tokens} tokens/s  ETA {left}`,
-    barCompleteChar: '█',
-    barIncompleteChar: '░',
-    barsize: 24,
-    stream: process.stderr,
-    clearOnComplete: true,
-    gracefulExit: false,
-  });
+  const bar = progressBar('step {value}/{total}', 'loss {loss}  {tokens} tokens/s  ETA {left}');
   let running = false;
   const stop = () => {
     if (running) bar.stop();

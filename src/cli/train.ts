@@ -1,7 +1,6 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { Command, Option } from 'commander';
-import { LOSSES } from '../../passes/losses/index.js';
 import type { Method } from '../../passes/methods/contract/method.js';
 import { emitStep } from '../../passes/targets/step.js';
 import { artifactsInMemory, MANIFEST_FILE, type TrainArtifacts } from '../../runtime/artifacts.js';
@@ -12,21 +11,21 @@ import { EXIT, fail } from '../errors.js';
 import { readModel } from '../onnx/index.js';
 import pc from './colour.js';
 import { loadUserConfig } from './config.js';
-import { addEpOptions, type EpFlags, epOptions } from './ep-option.js';
+import { addDataOptions, DATA_HELP, type DataFlags, loadOptions } from './data-options.js';
+import { defined } from './defined.js';
+import { addSessionOptions, type SessionFlags, sessionOptions } from './ep-option.js';
 import { interruptSignal } from './interrupt.js';
 import { lossCurve } from './loss-curve.js';
+import { lossOf } from './loss-options.js';
 import { count, integer, number } from './options.js';
 import { formatCount, print, printJson } from './output.js';
 import { addStepOptions, SETTLED, type StepFlags, stepOptions } from './step-options.js';
 import { trainView } from './train-view.js';
 
-interface TrainFlags extends StepFlags, EpFlags {
+interface TrainFlags extends StepFlags, DataFlags, SessionFlags {
   readonly data: string;
   readonly evalData?: string;
   readonly validation?: number;
-  readonly tokenizer?: string;
-  readonly maxLength?: number;
-  readonly base?: string;
   readonly out: string;
   readonly epochs?: number;
   readonly steps?: number;
@@ -37,8 +36,6 @@ interface TrainFlags extends StepFlags, EpFlags {
   readonly patience?: number;
   readonly checkpointEvery?: number;
   readonly resume?: boolean | string;
-  readonly threads?: number;
-  readonly lowMemory?: boolean;
   readonly force?: boolean;
   readonly json?: boolean;
   readonly quiet?: boolean;
@@ -57,9 +54,8 @@ export function trainCommand(): Command {
     .requiredOption('-d, --data <file>', 'training data: .jsonl, .safetensors or .txt')
     .requiredOption('-o, --out <folder>', 'where the adapter, log and checkpoints go')
     .option('--eval-data <file>', 'data to evaluate on')
-    .option('--validation <share>', 'hold out this share of the data, e.g. 0.1', number)
-    .option('--tokenizer <file>', 'tokenizer.json, for texts')
-    .option('--max-length <n>', 'longest token sequence; block length of plain text', count)
+    .option('--validation <share>', 'hold out this share of the data, e.g. 0.1', number);
+  addDataOptions(command)
     .option('--epochs <n>', 'passes over the data', number)
     .option('--steps <n>', 'optimizer steps at most', count)
     .option(
@@ -80,23 +76,13 @@ export function trainCommand(): Command {
     .option('--patience <n>', 'stop after n evaluations without improvement', count)
     .option('--checkpoint-every <steps>', 'checkpoint every so many steps', count)
     .option('--resume [checkpoint]', 'continue an interrupted run')
-    .option('--threads <n>', 'threads of ONNX Runtime', count)
-    .option(
-      '--low-memory',
-      'trade speed for memory: use the weights as they lie in the file, without a repacked copy',
-    )
     .option('--force', 'replace the results of an earlier run')
     .option('--quiet', 'no progress')
     .option('--json', 'print a JSON report');
-  return addStepOptions(addEpOptions(command))
+  return addStepOptions(addSessionOptions(command))
     .addHelpText(
       'after',
-      `
-Data:
-  .txt                 running text, cut into blocks (causal-lm)
-  .jsonl               {"text": …} or {"text": …, "label": …} lines with --tokenizer, or named arrays of numbers
-  .safetensors         named tensors whose first axis is the example
-
+      `${DATA_HELP}
 Examples:
   peft-compile train adapted.onnx --loss causal-lm --data book.txt --tokenizer tokenizer.json -o run
   peft-compile train adapted.onnx --loss causal-lm --batch-size 32 --micro-batch 4 --data book.txt \\
@@ -191,19 +177,13 @@ async function artifactsOf(
   methods: readonly Method[],
 ): Promise<TrainArtifacts> {
   const model = readModel(path);
-  const { loss } = flags;
-  if (loss === undefined)
-    return fail('E_USAGE', {
-      message: 'Training an adapted model needs --loss',
-      where: path,
-      remedy: `E.g. --loss causal-lm, --loss classification; one of ${[...LOSSES.keys()].join(', ')}`,
-    });
+  const loss = lossOf(flags, 'Training an adapted model', path);
   return artifactsInMemory(emitStep(model, stepOptions({ ...flags, loss }, methods)), model);
 }
 
 function trainOptions(flags: TrainFlags): Omit<TrainOptions, 'artifacts'> {
   const { data, out, seed, evalData, validation, epochs, steps, batchSize, evalEvery, patience } = flags;
-  const { checkpointEvery, resume, force, tokenizer, maxLength, threads, lowMemory } = flags;
+  const { checkpointEvery, resume, force } = flags;
   const given = {
     evalData,
     validation,
@@ -216,18 +196,5 @@ function trainOptions(flags: TrainFlags): Omit<TrainOptions, 'artifacts'> {
     resume,
     force,
   };
-  const load = { tokenizer, maxLength };
-  const session = {
-    threads,
-    ...epOptions(flags),
-    ...(lowMemory === true ? { prepack: false } : {}),
-  };
-  return { data, out, seed, ...defined(given), load: defined(load), session: defined(session) };
-}
-
-/** The entries that hold a value. */
-function defined<T extends object>(fields: T): { [K in keyof T]?: Exclude<T[K], undefined> } {
-  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined)) as {
-    [K in keyof T]?: Exclude<T[K], undefined>;
-  };
+  return { data, out, seed, ...defined(given), load: loadOptions(flags), session: sessionOptions(flags) };
 }

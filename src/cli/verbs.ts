@@ -14,6 +14,7 @@ export const VERBS: readonly Verb[] = [
   { name: 'insert', load: async () => (await import('./insert.js')).insertCommand },
   { name: 'emit', load: async () => (await import('./emit/verb.js')).emitCommand },
   { name: 'train', load: async () => (await import('./train.js')).trainCommand },
+  { name: 'eval', load: async () => (await import('./eval.js')).evalCommand },
   { name: 'adapter', load: async () => (await import('./adapter.js')).adapterCommand },
   { name: 'fold', load: async () => (await import('./fold.js')).foldCommand },
   { name: 'export', load: async () => (await import('./export.js')).exportCommand },
