@@ -21,11 +21,6 @@ function key(op: string, domain: string): string {
   return `${domain}:${op}`;
 }
 
-/** Every registered expansion. */
-export function allExpansions(): readonly Expansion[] {
-  return [...EXPANSIONS.values()];
-}
-
 /** Whether the operator is replaced by standard ops before differentiation. */
 export function hasExpansion(op: string, domain = ''): boolean {
   return EXPANSIONS.has(key(op, domain));

@@ -55,12 +55,22 @@ export const FORMULAS: Readonly<Record<string, Formula>> = {
   },
   // The one number that is not equal to itself.
   IsNaN: (b, node) => b.op.Not(b.op.Equal(node.input(0), node.input(0))),
-  // x − y·⌊x/y⌋, of floats; with fmod the rounding is another.
+  // x − y·trunc(x/y) has the sign of x; of integers without fmod, y is added where that is not the sign of y.
   Mod: (b, node) => {
     const [x, y] = [node.input(0), node.input(1)];
     const dtype = dtypeOf(x);
-    if (dtype === undefined || !isFloat(dtype) || number(node, 'fmod', 0) === 1) return undefined;
-    return b.op.Sub(x, b.op.Mul(y, b.op.Floor(b.op.Div(x, y))));
+    if (dtype === undefined) return undefined;
+    const quotient = b.op.Div(x, y);
+    const below = (value: Value) => b.op.Less(value, b.scalar(0, dtype));
+    const above = (value: Value) => b.op.Greater(value, b.scalar(0, dtype));
+    if (isFloat(dtype)) {
+      const truncated = b.op.Where(below(quotient), b.op.Ceil(quotient), b.op.Floor(quotient));
+      return b.op.Sub(x, b.op.Mul(y, truncated));
+    }
+    const rest = b.op.Sub(x, b.op.Mul(y, quotient));
+    if (number(node, 'fmod', 0) === 1) return rest;
+    const apart = either(b, b.op.And(below(rest), above(y)), b.op.And(above(rest), below(y)));
+    return b.op.Where(apart, b.op.Add(rest, y), rest);
   },
   Softsign: (b, node) => b.op.Div(node.input(0), b.op.Add(b.op.Abs(node.input(0)), 1)),
   Selu: (b, node) => {

@@ -141,11 +141,3 @@ export function allowedTypes(schema: OpSchema, formal: Formal): ReadonlySet<stri
 export function allows(schema: OpSchema, formal: Formal, dtype: DType): boolean {
   return allowedTypes(schema, formal).has(dtype);
 }
-
-/** All operator names of a domain in the table. */
-export function operatorNames(domain: string): string[] {
-  const prefix = domain === '' ? '' : `${domain}.`;
-  return Object.keys(SCHEMAS)
-    .filter((key) => (prefix === '' ? !key.includes('.') : key.startsWith(prefix)))
-    .map((key) => key.slice(prefix.length));
-}

@@ -125,6 +125,33 @@ describe('graphs for a device', () => {
         expect(node.inputs.map((input) => dtypeOf(input))).not.toContain('bool');
   });
 
+  it('writes remainders as formulas, of either sign', async () => {
+    const model = decodeModel(
+      tinyModel({
+        inputs: { x: ['float32', [6]], z: ['float32', [6]], i: ['int64', [6]], j: ['int64', [6]] },
+        outputs: { a: ['float32', [6]], b: ['int64', [6]], c: ['int64', [6]] },
+        nodes: [
+          { op: 'Mod', in: ['x', 'z'], out: ['a'], attrs: { fmod: 1 } },
+          { op: 'Mod', in: ['i', 'j'], out: ['b'] },
+          { op: 'Mod', in: ['i', 'j'], out: ['c'], attrs: { fmod: 1 } },
+        ],
+      }),
+    );
+    const left = [7, -7, 7, -7, 6, -100000];
+    const right = [3, 3, -3, -3, -3, 70001];
+    const lowered = await sameAs(
+      model,
+      {
+        x: tensorOfNumbers('float32', [6], left),
+        z: tensorOfNumbers('float32', [6], right),
+        i: tensorOfNumbers('int64', [6], left),
+        j: tensorOfNumbers('int64', [6], right),
+      },
+      1e-6,
+    );
+    expect([...lowered.graph.nodes()].filter(({ op }) => op === 'Mod')).toEqual([]);
+  });
+
   it('splits into many parts one by one, and moves integers as floats', async () => {
     const parts = Array.from({ length: 9 }, (_, i) => `p${i}`);
     const model = decodeModel(
