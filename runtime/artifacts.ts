@@ -13,7 +13,6 @@ import { describeIssues } from '../src/zod-issues.js';
 import { readAdapter, writeAdapter } from './adapter-file.js';
 import { type HostTensor, loadTensor, numbersOf, tensorOfNumbers } from './host-tensor.js';
 import type { ModelSource } from './model-session.js';
-import { readSafetensors } from './safetensors.js';
 
 export const MANIFEST_FILE = 'manifest.json';
 export const INITIAL_FILE = 'initial.safetensors';
@@ -126,23 +125,6 @@ export async function initialTensors(
       initial.set(key, castTo(await loadTensor(tensor), trained.get(key)?.dtype ?? dtype, shape, key));
     }
   return initial;
-}
-
-/** Parameters from a file with the manifest's keys. @throws E_INVALID_DATA for missing ones and wrong shapes. */
-export async function loadParameters(path: string, manifest: StepManifest): Promise<Map<string, HostTensor>> {
-  const { tensors } = readSafetensors(path);
-  const loaded = new Map<string, HostTensor>();
-  for (const { key, dtype, shape } of manifest.params) {
-    const tensor = tensors.get(key);
-    if (tensor === undefined)
-      fail('E_INVALID_DATA', {
-        message: `The file has no tensor '${key}'`,
-        where: path,
-        remedy: 'Give an adapter that was made for these graphs.',
-      });
-    loaded.set(key, castTo(await loadTensor(tensor), dtype, shape, `${path}: ${key}`));
-  }
-  return loaded;
 }
 
 function castTo(
