@@ -7,7 +7,10 @@ import { Builder } from '../../src/ops/builder.js';
 import type { AdapterParam } from '../adapter-record.js';
 import { stripDropout } from '../dropout.js';
 import type { ConfiguredLoss } from '../losses/loss.js';
+import { normalizeForTraining } from '../normalize/index.js';
 import { raiseOpsetPass } from '../normalize/raise-opset.js';
+import { mixPrecision } from '../precision/mix.js';
+import { ofLoss, type PrecisionOptions } from '../precision/options.js';
 import { runPasses } from '../runner.js';
 import { finish, lossOutputs } from './finish.js';
 import type { FixedNames } from './layout.js';
@@ -24,6 +27,8 @@ export interface EvalOptions {
   /** Names of the loss's metrics; claimed where the graph is emitted alone. */
   readonly metrics?: readonly string[];
   readonly outputs: 'loss' | 'all';
+  /** Absent: the dtypes of the model. */
+  readonly precision?: PrecisionOptions;
 }
 
 export interface EvalGraph {
@@ -39,7 +44,8 @@ const LOSS_OPSET = 11;
 
 /**
  * `params` become inputs; parameters that are not trained, all tensors of a model without an adapter among them, stay
- * weights. The model keeps its ops: nothing is lowered.
+ * weights. The model keeps its ops: nothing is lowered, but in mixed precision, where the nodes are those of the training
+ * graph and read the same weights.
  */
 export function emitEval(adapted: Model, params: readonly AdapterParam[], options: EvalOptions): EvalGraph {
   const { model } = cloneModel(adapted);
@@ -47,15 +53,21 @@ export function emitEval(adapted: Model, params: readonly AdapterParam[], option
   liftTrainables(model, params);
   stripDropout(model);
   // Losses are written in operators that the oldest models lack.
-  if (model.opset() < LOSS_OPSET) runPasses(model, [raiseOpsetPass]);
+  if (options.precision !== undefined) runPasses(model, normalizeForTraining);
+  else if (model.opset() < LOSS_OPSET) runPasses(model, [raiseOpsetPass]);
   const objective = addObjective(model, options.loss, options.names, options.labelNames);
   const built = objective.built.metrics ?? [];
   const metrics = options.metrics ?? built.map(({ name }) => options.names.claim(name));
-  const outputs = model.graph.outputs.flatMap(({ name, value }) =>
+  const wanted = model.graph.outputs.flatMap(({ name, value }) =>
     name !== undefined && (options.outputs === 'all' || objective.outputs.includes(name))
       ? [{ name, value }]
       : [],
   );
+  const { precision } = options;
+  const values = wanted.map(({ value }) => value);
+  const given =
+    precision === undefined ? values : mixPrecision(model, values, { ...precision, stays: ofLoss });
+  const outputs = wanted.map(({ name }, i) => ({ name, value: given[i]! }));
   const b = new Builder(model, { provenance: 'eval' });
   finish(
     model,

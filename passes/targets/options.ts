@@ -6,6 +6,7 @@ import type { Method } from '../methods/contract/method.js';
 import type { InputSettings } from '../normalize/fixed-inputs.js';
 import type { Optimizer } from '../optimizers/optimizer.js';
 import type { Pass } from '../pass.js';
+import type { PrecisionOptions } from '../precision/options.js';
 import type { scheduleSchema } from './manifest.js';
 
 /** Settings of one parameter group. */
@@ -38,9 +39,14 @@ export interface StepOptions {
   /**
    * Factor on the loss while gradients flow through the model, divided out in float32 afterwards, so that small
    * gradients do not underflow in half precision. `dynamic`: an input that the driver adapts to the run, as the manifest
-   * says (`lossScaling`). Default `dynamic` for float16 models and 1 for others.
+   * says (`lossScaling`). Default `dynamic` where activations are float16 and 1 elsewhere.
    */
   readonly lossScale?: number | 'dynamic';
+  /**
+   * Mixed precision: frozen weights, products and what lies between them in float16 or bfloat16; loss, softmax,
+   * normalisation, trainables and optimizer in float32 (`passes/precision`). Absent: the dtypes of the model.
+   */
+  readonly precision?: PrecisionOptions;
   /**
    * Compute activations a second time in the backward pass instead of keeping them: true for the groups of blocks that
    * need least memory, or the number of groups at most. Results are the same. Default false.

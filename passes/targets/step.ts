@@ -64,6 +64,7 @@ export function emitStep(model: Model, options: StepOptions): StepArtifacts {
     options.schedule ?? { id: 'constant', learningRate: 1e-3 },
     'schedule',
   );
+  const precision = options.precision === undefined ? {} : { precision: options.precision };
   const names = new PublicNames(adapted);
   const fixed = claimFixedNames(names);
   const labelNames = new Map<string, string>();
@@ -79,6 +80,7 @@ export function emitStep(model: Model, options: StepOptions): StepArtifacts {
     dropout,
     lossScale,
     lossScaleName: fixed.lossScale,
+    ...precision,
     recompute: checkGroupCount(options.recompute ?? false),
     gradientRules: options.gradientRules ?? [],
     lowerings: options.lowerings ?? [],
@@ -105,6 +107,7 @@ export function emitStep(model: Model, options: StepOptions): StepArtifacts {
     fixed,
     metrics,
     outputs: options.evalOutputs ?? 'loss',
+    ...precision,
   });
   const models = { ...graphs, eval: evaluation.model };
   for (const [name, model] of Object.entries(models)) label(model, name);
@@ -142,7 +145,10 @@ export function emitStep(model: Model, options: StepOptions): StepArtifacts {
         ? null
         : { steps: accumulation, tensors: [...layout.sums], weight: layout.weightSum },
     dropout: train.dropout,
-    precision: { params: layout.params[0]!.dtype, model: train.objective.modelDtype },
+    precision: {
+      params: layout.params[0]!.dtype,
+      model: options.precision?.dtype ?? train.objective.modelDtype,
+    },
     adapter: {
       entries: record.entries,
       sites: record.sites.map(({ path }) => path),

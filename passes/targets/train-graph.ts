@@ -13,6 +13,8 @@ import type { ConfiguredLoss } from '../losses/loss.js';
 import type { Method } from '../methods/contract/method.js';
 import { normalizeForTraining } from '../normalize/index.js';
 import type { Pass } from '../pass.js';
+import { mixPrecision } from '../precision/mix.js';
+import { ofLoss, type PrecisionOptions } from '../precision/options.js';
 import { recompute } from '../recompute/recompute.js';
 import { runPasses } from '../runner.js';
 import type { PublicNames } from './names.js';
@@ -34,6 +36,8 @@ export interface TrainGraphOptions {
   readonly lossScale: number | 'dynamic' | undefined;
   /** Name of the input for a dynamic scale. Without one the default is a fixed scale. */
   readonly lossScaleName?: string;
+  /** Absent: the dtypes of the model. */
+  readonly precision?: PrecisionOptions;
   /** Compute activations twice, in so many groups at most; true for as many as need least memory. Default false. */
   readonly recompute?: boolean | number;
   readonly gradientRules: readonly Gradient[];
@@ -83,7 +87,7 @@ export function buildTrainGraph(
     model.graph.outputs.splice(model.graph.outputs.indexOf(slot), 1);
   }
   const objective = addObjective(model, options.loss, options.names, options.labelNames, slot?.value);
-  const half = objective.modelDtype === 'float16';
+  const half = (options.precision?.dtype ?? objective.modelDtype) === 'float16';
   const usual = options.lossScaleName === undefined ? FLOAT16_LOSS_SCALE : 'dynamic';
   const asked = options.lossScale ?? (half ? usual : 1);
   const lossScale =
@@ -100,6 +104,15 @@ export function buildTrainGraph(
   });
   const groups = options.recompute ?? false;
   if (groups !== false) recompute(model, forward, inputs, groups === true ? {} : { groups });
+  const known = [...gradients.keys()];
+  if (options.precision !== undefined) {
+    const found = mixPrecision(model, [...gradients.values()], {
+      ...options.precision,
+      stays: ofLoss,
+      forward: new Set(forward),
+    });
+    for (const [i, value] of known.entries()) gradients.set(value, found[i]!);
+  }
   const trained: { param: AdapterParam; input: Value; gradient: Value }[] = [];
   const untrained: AdapterParam[] = [];
   for (const { param, input } of lifted) {

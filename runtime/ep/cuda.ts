@@ -19,6 +19,15 @@ const USUAL = [
 /** Libraries of CUDA and cuDNN, as opposed to those of the system. */
 const OF_CUDA = /^lib(cu|nv)/;
 
+const BFLOAT16_GAPS =
+  'ReduceMean ReduceMax ReduceMin LogSoftmax Einsum CumSum Equal Greater GreaterOrEqual Less LessOrEqual Clip Max Min';
+
+/**
+ * By the list of kernels of ONNX Runtime 1.30 (docs/OperatorKernels.md): bfloat16 has them for products, elementwise
+ * arithmetic and what moves data.
+ */
+const WITHOUT_HALF = { float16: new Set<string>(), bfloat16: new Set(BFLOAT16_GAPS.split(/\s+/)) };
+
 const INSTALL =
   'Run the install script of onnxruntime-node, which downloads them: ONNXRUNTIME_NODE_INSTALL=cuda12 npm rebuild onnxruntime-node --ignore-scripts=false';
 
@@ -26,6 +35,7 @@ export const cuda = defineProvider({
   id: 'cuda',
   title: 'CUDA',
   backedByCpu: true,
+  withoutHalf: WITHOUT_HALF,
   absent:
     'Run with --ep cpu, or install what is missing: the provider libraries of onnxruntime-node, CUDA, cuDNN 9 or the driver. `peft-compile doctor --ep cuda` says which.',
   outOfMemory:
@@ -37,6 +47,7 @@ export const tensorrt = defineProvider({
   id: 'tensorrt',
   title: 'TensorRT',
   backedByCpu: true,
+  withoutHalf: WITHOUT_HALF,
   absent: cuda.absent.replace('--ep cuda', '--ep tensorrt'),
   outOfMemory: cuda.outOfMemory,
   check: (around) => [...platform(around), ...providerLibraries(['cuda', 'tensorrt'], around)],

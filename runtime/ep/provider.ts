@@ -3,6 +3,7 @@
  * declares its answers; nothing else asks which provider it has.
  */
 import type { DeviceNeeds } from '../../passes/portable/device.js';
+import type { HalfDType } from '../../passes/precision/lowered-tensor.js';
 
 /** What `doctor` found about one requirement. */
 export interface Finding {
@@ -43,6 +44,11 @@ export interface ExecutionProvider {
    * Operators of ai.onnx with a kernel, as far as known; used to name those that have none. Absent: unknown.
    */
   readonly kernels?: ReadonlySet<string>;
+  /**
+   * Operators of ai.onnx that compute in float32 and have no kernel for a half-precision dtype; a dtype that is left out
+   * is not computed in at all.
+   */
+  readonly withoutHalf?: Readonly<Partial<Record<HalfDType, ReadonlySet<string>>>>;
   /** Checks of the installation, cheapest first. */
   check(surroundings: Surroundings): readonly Finding[];
 }

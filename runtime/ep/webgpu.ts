@@ -35,6 +35,8 @@ export const webgpu = defineProvider({
     ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape Resize RotaryEmbedding ScatterElements ScatterND
     Shape Sigmoid SimplifiedLayerNormalization Sin Sinh Slice Softmax Softplus Split Sqrt Squeeze Sub Tan Tanh
     ThresholdedRelu Tile TopK Transpose Trilu Unsqueeze Where`),
+  // With `shader-f16`, which the adapter has to have.
+  withoutHalf: { float16: new Set() },
   absent:
     'Run with --ep cpu, or install a graphics driver with Vulkan 1.1 and its loader (libvulkan1 on Debian); `peft-compile doctor --ep webgpu` says what is missing.',
   outOfMemory:
