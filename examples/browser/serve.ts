@@ -42,15 +42,12 @@ export interface Example {
 /** Serves on the loopback interface; port 0 takes a free one. */
 export async function serveExample(port = DEFAULT_PORT): Promise<Example> {
   const artifacts = await mkdtemp(join(tmpdir(), 'peft-compile-example-'));
-  await emitArtifacts(artifacts);
+  const discard = () => rm(artifacts, { recursive: true, force: true });
   const server = createServer((request, response) => {
-    const { pathname } = new URL(request.url ?? '/', 'http://localhost');
-    const file = fileOf(pathname, artifacts);
-    send(file).catch(() => {
-      response.writeHead(404).end('not found');
-    });
+    send(request.url ?? '/').catch(() => response.writeHead(404).end('not found'));
 
-    async function send(path: string | undefined): Promise<void> {
+    async function send(url: string): Promise<void> {
+      const path = fileOf(new URL(url, 'http://localhost').pathname, artifacts);
       if (path === undefined || !(await stat(path)).isFile()) throw new Error('not found');
       response.writeHead(200, {
         'content-type': TYPES[extname(path)] ?? 'application/octet-stream',
@@ -61,10 +58,17 @@ export async function serveExample(port = DEFAULT_PORT): Promise<Example> {
       createReadStream(path).pipe(response);
     }
   });
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', reject);
-    server.listen(port, '127.0.0.1', resolve);
-  });
+  try {
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject);
+      server.listen(port, '127.0.0.1', resolve);
+    });
+    await emitArtifacts(artifacts);
+  } catch (error) {
+    server.close();
+    await discard();
+    throw error;
+  }
   const address = server.address();
   const open = typeof address === 'object' && address !== null ? address.port : port;
   return {
@@ -72,7 +76,7 @@ export async function serveExample(port = DEFAULT_PORT): Promise<Example> {
     async close() {
       server.closeAllConnections();
       await new Promise((resolve) => server.close(resolve));
-      await rm(artifacts, { recursive: true });
+      await discard();
     },
   };
 }
@@ -105,6 +109,15 @@ async function emitArtifacts(out: string): Promise<void> {
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  const { url } = await serveExample(Number(process.env.PORT ?? DEFAULT_PORT));
-  process.stdout.write(`Open ${url}\n`);
+  process.stdout.write('Emitting the training graphs …\n');
+  const port = Number(process.env.PORT ?? DEFAULT_PORT);
+  try {
+    const example = await serveExample(port);
+    process.stdout.write(`Open ${example.url} (Ctrl-C ends it)\n`);
+    process.once('SIGINT', () => example.close());
+  } catch (error) {
+    if (!(error instanceof Error && 'code' in error && error.code === 'EADDRINUSE')) throw error;
+    process.stderr.write(`Port ${port} is taken: choose another with PORT=8090 npm run example:browser\n`);
+    process.exitCode = 2;
+  }
 }
