@@ -4,7 +4,7 @@
  */
 import { cloneModel } from '../../src/clone.js';
 import { fail } from '../../src/errors.js';
-import { type Graph, type Node, redirectUses, Value, walkGraphs, walkNodes } from '../../src/graph.js';
+import { type Graph, type Node, redirectUses, Value, walkGraphs } from '../../src/graph.js';
 import { inferModel } from '../../src/infer/index.js';
 import { tensorOf } from '../../src/literals.js';
 import type { Model } from '../../src/model.js';
@@ -39,8 +39,8 @@ export function fixInputs(adapted: Model, settings: InputSettings = {}): Model {
   const switches = open.filter((input) => settingOf(input, settings) !== undefined || isSwitch(input));
   if (switches.length === 0 && !open.some(isPast)) return adapted;
   const { model, values } = cloneModel(adapted);
-  // Conditions may be computed from shapes.
-  if (hasBranches(model.graph)) inferModel(model);
+  // Conditions may be computed from shapes, and sizes of a past be known only from the op that reads it.
+  inferModel(model);
   const fixer = new Fixer(model);
   for (const input of switches) {
     const setting = settingOf(input, settings) ?? branchWithoutPast(input);
@@ -58,11 +58,6 @@ export function fixInputs(adapted: Model, settings: InputSettings = {}): Model {
   inferModel(model);
   runPasses(model, [emptyConcatPass, branchesPass]);
   return model;
-}
-
-function hasBranches(graph: Graph): boolean {
-  for (const node of walkNodes(graph)) if (isIf(node)) return true;
-  return false;
 }
 
 function settingOf({ name = '' }: Value, settings: InputSettings): InputSetting | undefined {

@@ -15,7 +15,8 @@ export class EvalGraphDriver implements EvalDriver {
 
   constructor(graphs: DrivenGraphs & { readonly manifest: EvalManifest }, options: SessionOptions = {}) {
     this.manifest = graphs.manifest;
-    this.#sessions = new GraphSessions(graphs, this.#host, options);
+    // Batches differ in length: a plan of the activations for each of them would be kept and seldom used again.
+    this.#sessions = new GraphSessions(graphs, this.#host, { memPattern: false, ...options });
   }
 
   async evaluate(feeds: Tensors): Promise<Measured> {

@@ -1,7 +1,6 @@
 import { Command } from 'commander';
 import { SHARED_POLICIES, type SharedPolicy } from '../../passes/fold/plan.js';
 import { type FoldReport, fold } from '../../runtime/fold/fold.js';
-import { readModuleMap } from '../../runtime/peft/map-file.js';
 import { QUANTISED_CHOICES, type QuantisedChoice } from '../../runtime/quantize/choice.js';
 import { COMBINATIONS, PRUNING, RANKED } from '../../runtime/weighted/combinations.js';
 import { EXIT, fail } from '../errors.js';
@@ -14,9 +13,10 @@ import { addEpOptions, type EpFlags, epOptions } from './ep-option.js';
 import { addOptionGroups, type OptionGroup } from './option-groups.js';
 import { count, number, numbers, writing } from './options.js';
 import { formatPercent, print, printJson, warn } from './output.js';
+import { addPeftOptions, type PeftFlags, peftOptions } from './peft-options.js';
 import { table } from './table.js';
 
-interface FoldFlags extends EpFlags {
+interface FoldFlags extends EpFlags, PeftFlags {
   readonly adapter: readonly string[];
   readonly weights?: readonly number[];
   readonly combine?: string;
@@ -31,8 +31,6 @@ interface FoldFlags extends EpFlags {
   readonly keep?: boolean;
   readonly quantised: QuantisedChoice;
   readonly anyBase?: boolean;
-  readonly map?: string;
-  readonly baseWeights?: string;
   readonly config?: string | false;
   readonly force?: boolean;
   readonly json?: boolean;
@@ -87,14 +85,9 @@ export function foldCommand(): Command {
         ).default('keep'),
       )
       .option('--weights <numbers...>', 'one weight per adapter (default: 1 each)', numbers)
-      .option('--map <file>', 'JSON: module in the PEFT folder to module of the model, where names differ')
-      .option(
-        '--base-weights <file>',
-        'model.safetensors of the base: modules of a PEFT folder are found by the numbers of their weights',
-      )
       .option('--any-base', 'fold into weights other than those of the training run, or a second time'),
   );
-  const refuseMisplaced = addOptionGroups(addConfigOptions(addEpOptions(command)), GROUPS);
+  const refuseMisplaced = addOptionGroups(addConfigOptions(addEpOptions(addPeftOptions(command))), GROUPS);
   return command
     .addHelpText(
       'after',
@@ -160,10 +153,7 @@ async function run(path: string, flags: FoldFlags, command: Command): Promise<vo
       ...(flags.density === undefined ? {} : { density: flags.density }),
       ...(flags.combineRank === undefined ? {} : { rank: flags.combineRank }),
     },
-    peft: {
-      ...(flags.map === undefined ? {} : { map: readModuleMap(flags.map) }),
-      ...(flags.baseWeights === undefined ? {} : { baseWeights: flags.baseWeights }),
-    },
+    peft: peftOptions(flags),
   });
   if (flags.json === true) printJson(report);
   else printReport(report);

@@ -1,6 +1,15 @@
 /** Measuring models and adapters on data: against numbers that training logs, against folds, against logits. */
 import { readFileSync, writeFileSync } from 'node:fs';
-import { createSession, datasetOf, evaluate, numbersOf, tensorOfNumbers } from 'peft-compile';
+import {
+  createSession,
+  datasetOf,
+  evaluate,
+  insert,
+  load,
+  type Model,
+  numbersOf,
+  tensorOfNumbers,
+} from 'peft-compile';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { fixturePath, modelFixture } from '../helpers/fixtures.js';
 import { peftFolder } from '../peft/folders.js';
@@ -138,6 +147,21 @@ it('is the mean over the tokens that count, of what the logits say', async () =>
   const { models } = await evaluate({ model: gpt2, data, loss: 'causal-lm' });
   expect(models[0]!.weight).toBe(count);
   expect(relative(models[0]!.loss, sum / count)).toBeLessThan(1e-5);
+});
+
+it('does not depend on how a checkpoint was exported: pasts, branches, fixed sizes, fused attention', async () => {
+  const ids = [3, 9, 14, 4, 21].map((start) => [start, start + 1, 2, 7, 5]);
+  const data = datasetOf(ids.map((row) => ({ input_ids: row, labels: row })));
+  const measure = async (model: string | Model) =>
+    (await evaluate({ model, data, loss: 'causal-lm', session: { threads: 1 } })).models[0]!.loss;
+  const grown = await measure(fixturePath('decoders', 'gpt2.dynamo.onnx'));
+  expect(relative(await measure(fixturePath('decoders', 'gpt2.merged.onnx')), grown)).toBeLessThan(1e-5);
+  const free = await measure(gpt2);
+  expect(relative(await measure(modelFixture('gpt2.ts.static').path), free)).toBeLessThan(1e-5);
+  const fused = fixturePath('fused', 'llama.genai.fp32.onnx');
+  const model = load(fused);
+  await insert(model, { method: 'lora', config: { rank: 2 }, targeting: { targets: ['q_proj'] } });
+  expect(relative(await measure(model), await measure(fused))).toBeLessThan(1e-6);
 });
 
 it('compares adapters of every kind of file in a table', async () => {
