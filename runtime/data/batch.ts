@@ -344,7 +344,7 @@ export function checkDataset(dataset: Dataset, collator: Collator): void {
   }
   if (!labeled)
     fail('E_INVALID_DATA', {
-      message: 'No example has a label that counts: there is nothing to learn',
+      message: 'No example has a label that counts: there is nothing to learn or to measure',
       where: dataset.source,
       remedy: 'Check the labels; a completion that is cut off by the length leaves none.',
     });
