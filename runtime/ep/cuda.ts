@@ -19,14 +19,20 @@ const USUAL = [
 /** Libraries of CUDA and cuDNN, as opposed to those of the system. */
 const OF_CUDA = /^lib(cu|nv)/;
 
-const BFLOAT16_GAPS =
-  'ReduceMean ReduceMax ReduceMin LogSoftmax Einsum CumSum Equal Greater GreaterOrEqual Less LessOrEqual Clip Max Min';
+/** Operators without a bfloat16 kernel, beyond those that mixed graphs keep in float32 anyway. */
+const BFLOAT16_GAPS = new Set(
+  (
+    'Ceil Clip ConvTranspose DepthToSpace Einsum Elu Equal Floor GlobalMaxPool Greater GreaterOrEqual LeakyRelu Less ' +
+    'LessOrEqual MaxPool NonZero OneHot Pad PRelu ReduceMax ReduceMin Round Selu Shrink Softsign SpaceToDepth ' +
+    'ThresholdedRelu TopK'
+  ).split(' '),
+);
 
 /**
- * By the list of kernels of ONNX Runtime 1.30 (docs/OperatorKernels.md): bfloat16 has them for products, elementwise
- * arithmetic and what moves data.
+ * By ONNX Runtime's list of kernels (docs/OperatorKernels.md): products, elementwise arithmetic and what moves data have
+ * them for bfloat16.
  */
-const WITHOUT_HALF = { float16: new Set<string>(), bfloat16: new Set(BFLOAT16_GAPS.split(/\s+/)) };
+const WITHOUT_HALF = { float16: new Set<string>(), bfloat16: BFLOAT16_GAPS };
 
 const INSTALL =
   'Run the install script of onnxruntime-node, which downloads them: ONNXRUNTIME_NODE_INSTALL=cuda12 npm rebuild onnxruntime-node --ignore-scripts=false';

@@ -5,7 +5,7 @@
  * on the CPU at a small size and says so.
  *
  *   npm run build && node scripts/gpu/bench.mjs [--size tiny|1b] [--ep cpu,webgpu,cuda] [--steps 10] [--batch 4]
- *     [--sequence 512] [--python python3 | --no-torch] [--json file]
+ *     [--sequence 512] [--precision float32,bfloat16,float16] [--python python3 | --no-torch] [--json file]
  */
 import { spawn, spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
@@ -19,6 +19,7 @@ import { artifactsInMemory } from '../../dist/runtime/artifacts.js';
 import { llamaDecoder } from '../../dist/runtime/bench/models/llama.js';
 import { peakMiB } from '../../dist/runtime/bench/peak.js';
 import { PROVIDERS } from '../../dist/runtime/ep/index.js';
+import { precisionFor } from '../../dist/runtime/ep/precision.js';
 import { computes } from '../../dist/runtime/ep/probe.js';
 import { tensorOfNumbers } from '../../dist/runtime/host-tensor.js';
 import { Stepper } from '../../dist/runtime/train/stepper.js';
@@ -39,6 +40,7 @@ const { values: flags } = parseArgs({
     steps: { type: 'string', default: '10' },
     batch: { type: 'string', default: '4' },
     sequence: { type: 'string' },
+    precision: { type: 'string' },
     python: { type: 'string', default: 'python3' },
     'no-torch': { type: 'boolean', default: false },
     json: { type: 'string' },
@@ -47,10 +49,16 @@ const { values: flags } = parseArgs({
 });
 
 /** One run of our step graph in a process of its own; prints a line of JSON. */
-async function child({ path, ep, steps, batch, sequence, vocab }) {
+async function child({ path, ep, precision, steps, batch, sequence, vocab }) {
   const model = readModel(path);
   insert(model, { method: 'lora', config: { rank: 16, alpha: 32 }, targeting: { targets: 'all-linear' } });
-  const artifacts = await artifactsInMemory(emitStep(model, { loss: 'causal-lm' }), model);
+  const artifacts = await artifactsInMemory(
+    emitStep(model, {
+      loss: 'causal-lm',
+      ...(precision === 'float32' ? {} : { precision: precisionFor(precision, ep) }),
+    }),
+    model,
+  );
   const stepper = new Stepper(artifacts, { ep });
   await stepper.load(artifacts.initial);
   const feeds = () =>
@@ -75,6 +83,11 @@ async function child({ path, ep, steps, batch, sequence, vocab }) {
   console.log(
     JSON.stringify({ ms, tokensPerSecond: (1000 * batch * sequence) / ms, hostMiB: peakMiB(), loss }),
   );
+}
+
+/** bfloat16, in which torch runs, where the provider has it. */
+function halfOf(ep) {
+  return PROVIDERS.get(ep)?.withoutHalf?.bfloat16 === undefined ? 'float16' : 'bfloat16';
 }
 
 /** Largest memory of the first NVIDIA GPU while a process runs, over what was in use before; null without one. */
@@ -130,16 +143,20 @@ async function main() {
   try {
     const path = join(folder, 'model.onnx');
     await writeModel(llamaDecoder(shape), path, { externalData: 'file' });
-    for (const ep of wanted) {
-      const label = `peft-compile, ${ep}`;
-      const { ok, why } = await computes(PROVIDERS.get(ep), 'float32');
-      const task = JSON.stringify({ path, ep, steps, batch, sequence, vocab: shape.vocab });
-      rows.push(
-        ok
-          ? await measure(label, process.execPath, [fileURLToPath(import.meta.url), '--child', task])
-          : { label, error: why },
-      );
-    }
+    for (const ep of wanted)
+      for (const precision of flags.precision?.split(',') ?? ['float32', halfOf(ep)]) {
+        const label = `peft-compile, ${ep}`;
+        const { ok, why } = await computes(
+          PROVIDERS.get(ep),
+          precision === 'float16' ? 'float16' : 'float32',
+        );
+        const task = JSON.stringify({ path, ep, precision, steps, batch, sequence, vocab: shape.vocab });
+        const args = [fileURLToPath(import.meta.url), '--child', task];
+        rows.push({
+          ...(ok ? await measure(label, process.execPath, args) : { label, error: why }),
+          dtype: precision,
+        });
+      }
     const peer = join(dirname(fileURLToPath(import.meta.url)), 'peer.py');
     for (const mode of flags['no-torch'] ? [] : ['eager', 'compile']) {
       const task = JSON.stringify({
@@ -159,9 +176,9 @@ async function main() {
   console.log(`${size}: ${JSON.stringify(shape)}, batch ${batch} × ${sequence}, median of ${steps} steps`);
   for (const { label, error, ms, tokensPerSecond, hostMiB, deviceMiB, dtype = 'float32' } of rows)
     console.log(
-      `${label.padEnd(24)} ${
+      `${label.padEnd(24)} ${dtype.padEnd(9)} ${
         error ??
-        `${tokensPerSecond.toFixed(0)} tokens/s, ${ms.toFixed(1)} ms a step, ${dtype}, host ${hostMiB.toFixed(0)} MiB${deviceMiB === null ? '' : `, GPU ${deviceMiB} MiB`}`
+        `${tokensPerSecond.toFixed(0)} tokens/s, ${ms.toFixed(1)} ms a step, host ${hostMiB.toFixed(0)} MiB${deviceMiB === null ? '' : `, GPU ${deviceMiB} MiB`}`
       }`,
     );
   if (flags.json !== undefined)

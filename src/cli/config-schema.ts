@@ -43,6 +43,10 @@ const train = z
     clip: z.number().positive().optional().describe('Clip the gradient to this global norm'),
     accumulation: count.optional().describe('Micro-batches per optimizer step'),
     dropout: z.number().min(0).lt(1).optional().describe('Override the dropout of the adapters'),
+    precision: z
+      .enum(['float16', 'bfloat16'])
+      .optional()
+      .describe('Mixed precision: frozen weights and products in half precision'),
     recompute: z
       .union([z.boolean(), count])
       .optional()

@@ -3,6 +3,7 @@ import { Command } from 'commander';
 import type { Method } from '../../passes/methods/contract/method.js';
 import { OPTIMIZERS } from '../../passes/optimizers/index.js';
 import type { StepOptions } from '../../passes/targets/step.js';
+import { precisionFor } from '../../runtime/ep/precision.js';
 import { SCHEDULES } from '../../runtime/train/schedule.js';
 import { choice } from './choice.js';
 import { loadUserConfig, type TrainConfig } from './config.js';
@@ -27,6 +28,7 @@ export interface StepFlags extends LossFlags, InputFlags {
   readonly accumulation: number;
   readonly dropout?: number;
   readonly lossScale?: number | 'dynamic';
+  readonly precision?: 'float16' | 'bfloat16';
   readonly recompute?: boolean | number;
   readonly config?: string | false;
 }
@@ -85,6 +87,13 @@ export function addGraphOptions(command: Command): Command {
       'factor on the loss in the backward pass: a number, or dynamic (default: dynamic in float16, 1 otherwise)',
       (text) => (text === 'dynamic' ? text : number(text)),
     )
+    .addOption(
+      choice(
+        '--precision <dtype>',
+        'mixed precision: frozen weights and products in half precision, trainables, loss and what is sensitive in float32',
+        ['float16', 'bfloat16'],
+      ),
+    )
     .option('--dropout <p>', 'override the dropout that the adapter was inserted with', number)
     .option(
       '--recompute [groups]',
@@ -94,12 +103,16 @@ export function addGraphOptions(command: Command): Command {
   return addInputOptions(command);
 }
 
-/** What the flags ask of `emitStep`; `loss` must be given. `methods` are those of the config file. */
+/**
+ * What the flags ask of `emitStep`; `loss` must be given. `methods` are those of the config file; `ep` is the provider
+ * that the graphs are for, where that is known. Throws E_UNSUPPORTED for a precision that the provider lacks.
+ */
 export function stepOptions(
   flags: StepFlags & { readonly loss: string },
   methods: readonly Method[] = [],
+  ep?: string,
 ): StepOptions {
-  const { weightDecay, optimizerSet, clip, dropout, lossScale, recompute } = flags;
+  const { weightDecay, optimizerSet, clip, dropout, lossScale, precision, recompute } = flags;
   return {
     loss: flags.loss,
     methods,
@@ -111,6 +124,7 @@ export function stepOptions(
     ...(clip === undefined ? {} : { clip }),
     ...(dropout === undefined ? {} : { dropout }),
     ...(lossScale === undefined ? {} : { lossScale }),
+    ...(precision === undefined ? {} : { precision: precisionFor(precision, ep) }),
     ...(recompute === undefined ? {} : { recompute }),
   };
 }

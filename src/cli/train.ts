@@ -178,7 +178,7 @@ async function artifactsOf(
 ): Promise<TrainArtifacts> {
   const model = readModel(path);
   const loss = lossOf(flags, 'Training an adapted model', path);
-  return artifactsInMemory(emitStep(model, stepOptions({ ...flags, loss }, methods)), model);
+  return artifactsInMemory(emitStep(model, stepOptions({ ...flags, loss }, methods, flags.ep)), model);
 }
 
 function trainOptions(flags: TrainFlags): Omit<TrainOptions, 'artifacts'> {

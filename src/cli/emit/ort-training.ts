@@ -64,7 +64,12 @@ export function addOrtTrainingOptions(command: Command): Command {
 export async function emitForOrtTraining(emission: Emission<OrtTrainingFlags>): Promise<void> {
   const { model, flags } = emission;
   const out = outOf(flags);
-  const { schedule, lossScale, ...options } = trainingOptions(emission);
+  const { schedule, lossScale, precision, ...options } = trainingOptions(emission);
+  if (precision !== undefined)
+    return fail('E_UNSUPPORTED', {
+      message: 'The ort-training target emits no mixed precision',
+      remedy: 'Leave --precision away, or emit with --target step',
+    });
   if (lossScale === 'dynamic')
     return fail('E_UNSUPPORTED', {
       message: 'The ort-training target cannot adapt the loss scale while it trains',

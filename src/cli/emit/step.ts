@@ -38,7 +38,7 @@ export async function emitForStep(emission: Emission<StepTargetFlags>): Promise<
   const { plan, json = false } = flags;
   const device = deviceOf(flags);
   const out = plan === undefined ? outOf(flags) : '';
-  const emitted = forDevice(emitStep(model, trainingOptions(emission)), device);
+  const emitted = forDevice(emitStep(model, trainingOptions(emission, device?.id)), device);
   if (plan !== undefined) return printMemoryPlans(emitted, plan === true ? [{}] : plan, json);
   const files = await writeArtifacts(out, emitted, model, {
     force: flags.force ?? false,

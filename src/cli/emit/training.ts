@@ -5,12 +5,11 @@ import { fail } from '../../errors.js';
 import { type StepFlags, stepOptions } from '../step-options.js';
 import type { CommonFlags, Emission } from './common.js';
 
-/** Options of the training graphs. Throws E_USAGE without `--loss`. */
-export function trainingOptions({
-  flags,
-  methods,
-  path,
-}: Omit<Emission<CommonFlags & StepFlags>, 'model'>): StepOptions {
+/** Options of the training graphs, for a provider where one is known. Throws E_USAGE without `--loss`. */
+export function trainingOptions(
+  { flags, methods, path }: Omit<Emission<CommonFlags & StepFlags>, 'model'>,
+  ep?: string,
+): StepOptions {
   const { loss } = flags;
   if (loss === undefined)
     return fail('E_USAGE', {
@@ -18,5 +17,5 @@ export function trainingOptions({
       where: path,
       remedy: `One of ${[...LOSSES.keys()].join(', ')}`,
     });
-  return stepOptions({ ...flags, loss }, methods);
+  return stepOptions({ ...flags, loss }, methods, ep);
 }
