@@ -45,6 +45,8 @@ export {
 export type { DimSizes } from '../passes/memory/sizes.js';
 export type { InputSetting, InputSettings } from '../passes/normalize/fixed-inputs.js';
 export type { DeviceNeeds } from '../passes/portable/device.js';
+export type { HalfDType } from '../passes/precision/lowered-tensor.js';
+export type { PrecisionOptions } from '../passes/precision/options.js';
 export type { FormatId } from '../passes/quantize/formats.js';
 export type { Targeting } from '../passes/sites/targeting.js';
 export type { AdaptedOptions } from '../passes/targets/adapted.js';
