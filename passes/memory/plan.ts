@@ -126,12 +126,21 @@ function storedBytes({ tensor }: Value): number {
   );
 }
 
-/** Every product packs its own copy; the original goes when all of its readers have one. */
+/** Products of one form share a packed copy; the original goes when all of its readers have one. */
 function packedBytes(value: Value): number {
   if (value.tensor?.dtype !== 'float32' || value.tensor.dims.length !== 2) return 0;
   const readers = [...value.uses];
-  const copies = readers.filter((use) => use.kind === 'node' && packs(use.node, use.index)).length;
-  return (copies === readers.length ? copies - 1 : copies) * storedBytes(value);
+  const packing = readers.flatMap((use) =>
+    use.kind === 'node' && packs(use.node, use.index) ? [use.node] : [],
+  );
+  const copies = new Set(packing.map(formOf)).size;
+  return (copies > 0 && packing.length === readers.length ? copies - 1 : copies) * storedBytes(value);
+}
+
+/** What decides the layout of a packed factor. */
+function formOf({ op, attributes }: Node): string {
+  const transposed = attributes.get('transB');
+  return `${op} ${transposed?.type === 'int' ? transposed.value : 0n}`;
 }
 
 function packs(node: Node, index: number): boolean {

@@ -58,10 +58,13 @@ async function runStep(context: BenchContext): Promise<SuiteResult> {
     const task = { folder: steps, batch: batch / micro, sequence, prepack: options.prepack !== false };
     return {
       name,
-      measure: async () => ({
-        ...(await ours(name, 'step', { folder: steps }, options).measure()),
-        ...(await runTask('planSteps', task)),
-      }),
+      measure: async () => {
+        const { planMiB } = await runTask('planSteps', task);
+        return {
+          ...(await ours(name, 'step', { folder: steps }, options).measure()),
+          planMiB: planMiB ?? null,
+        };
+      },
     };
   };
   const low = 'low-memory';
