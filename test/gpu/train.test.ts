@@ -4,12 +4,13 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { insert } from '../../passes/insert/insert.js';
 import { emitStep, type StepOptions } from '../../passes/targets/step.js';
 import { artifactsInMemory, type TrainArtifacts } from '../../runtime/artifacts.js';
-import { type HostTensor, numbersOf, tensorOfNumbers } from '../../runtime/host-tensor.js';
+import { type HostTensor, numbersOf } from '../../runtime/host-tensor.js';
 import type { SessionOptions } from '../../runtime/session.js';
 import { Stepper } from '../../runtime/train/stepper.js';
 import { randomStream } from '../../src/initializer.js';
 import { readModel } from '../../src/onnx/index.js';
 import { repositoryRoot } from '../helpers/fixtures.js';
+import { tokenBatch } from '../helpers/token-batch.js';
 import { whyNoGpu } from './software-gpu.js';
 
 const missing = whyNoGpu();
@@ -28,23 +29,9 @@ async function artifacts(file: string, dropout: number, options: StepOptions): P
   return artifactsInMemory(emitStep(model, options), model);
 }
 
-/** A batch of two rows of six tokens, the second padded. */
-function batch({ manifest }: TrainArtifacts, seed: number): Record<string, HostTensor> {
+function batch(made: TrainArtifacts, seed: number): Record<string, HostTensor> {
   const random = randomStream(seed, 'batch');
-  return Object.fromEntries(
-    manifest.batch.map(({ name, dtype, shape, role }) => {
-      const dims = shape.map((dim, axis) => (typeof dim === 'number' ? dim : [2, 6][axis]!));
-      const count = dims.reduce((n, d) => n * d, 1);
-      const [, length = 1] = dims;
-      const below = /type/.test(name) || (role === 'label' && dims.length === 1) ? 2 : 30;
-      const values = Array.from({ length: count }, (_, i) => {
-        const padded = i >= length && i % length >= length - 2;
-        if (/mask/.test(name)) return padded ? 0 : 1;
-        return role === 'label' && dims.length > 1 && padded ? -100 : Math.floor(random() * below);
-      });
-      return [name, tensorOfNumbers(dtype, dims, values)];
-    }),
-  );
+  return tokenBatch(made, (_, below) => Math.floor(random() * below));
 }
 
 interface Trained {

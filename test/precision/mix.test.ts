@@ -9,7 +9,6 @@ import { loweredTensor } from '../../passes/precision/lowered-tensor.js';
 import { ALWAYS_FLOAT32, PRODUCTS } from '../../passes/precision/operators.js';
 import { emitStep, type StepArtifacts, type StepOptions } from '../../passes/targets/step.js';
 import { artifactsInMemory, type TrainArtifacts, writeArtifacts } from '../../runtime/artifacts.js';
-import { type HostTensor, tensorOfNumbers } from '../../runtime/host-tensor.js';
 import { Stepper } from '../../runtime/train/stepper.js';
 import { inferModel } from '../../src/infer/index.js';
 import { decodeNumbers, tensorOf } from '../../src/literals.js';
@@ -19,6 +18,7 @@ import { allows, formalAt, schemaOf } from '../../src/ops/schema.js';
 import { type DType, isFloat } from '../../src/types.js';
 import { dtypeOf } from '../../src/value-type.js';
 import { modelFixture } from '../helpers/fixtures.js';
+import { tokenBatch } from '../helpers/token-batch.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'precision-'));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -44,22 +44,8 @@ function emitted(model: Model, file: string, options: Partial<StepOptions>): Ste
   return emitStep(model, { loss: LOSS[file.split('.')[0] as keyof typeof LOSS], clip: 1, ...options });
 }
 
-function batch({ manifest }: TrainArtifacts, seed: number): Record<string, HostTensor> {
-  return Object.fromEntries(
-    manifest.batch.map(({ name, dtype, shape, role }) => {
-      const dims = shape.map((dim, axis) => (typeof dim === 'number' ? dim : [2, 6][axis]!));
-      const count = dims.reduce((n, d) => n * d, 1);
-      const [, length = 1] = dims;
-      const below = /type/.test(name) || (role === 'label' && dims.length === 1) ? 2 : 30;
-      const values = Array.from({ length: count }, (_, i) => {
-        const padded = i >= length && i % length >= length - 2;
-        if (/mask/.test(name)) return padded ? 0 : 1;
-        return role === 'label' && dims.length > 1 && padded ? -100 : (7 * i + 3 * seed) % below;
-      });
-      return [name, tensorOfNumbers(dtype, dims, values)];
-    }),
-  );
-}
+const batch = (made: TrainArtifacts, seed: number) =>
+  tokenBatch(made, (i, below) => (7 * i + 3 * seed) % below);
 
 async function losses(file: string, options: Partial<StepOptions>): Promise<number[]> {
   const model = adapted(file);
