@@ -35,6 +35,8 @@ const adapterEntry = z.object({
   config: z.record(z.string(), z.json()),
   /** The method has a say while training (a penalty, a procedure): whoever trains needs the method itself. */
   trains: z.boolean().optional(),
+  /** Which adapter the entry belongs to, where several train together (`passes/combine/together.ts`). */
+  adapter: z.string().optional(),
 });
 
 /** A parameter of the simpler method, with the formula of its values. */

@@ -8,6 +8,8 @@ import {
   type AdapterRecord,
   parseAdapterRecord,
 } from '../passes/adapter-record.js';
+import { refuseTogether } from '../passes/combine/together.js';
+import type { Method } from '../passes/methods/contract/method.js';
 import { fail } from '../src/errors.js';
 import { encodeNumbers } from '../src/literals.js';
 import { type Tensor, tensorOfBytes } from '../src/tensor.js';
@@ -27,9 +29,15 @@ export type { AdapterFile } from './adapter.js';
 /**
  * Reads an adapter: a file of ours, or a folder that Hugging Face PEFT saved or an `.onnx_adapter`, for which the base has
  * to be given. Throws E_INVALID_DATA when the file is no adapter of ours or lacks a tensor of its record; for the others see
- * `readPeft` and `readAdapterOfOnnx`.
+ * `readPeft` and `readAdapterOfOnnx`. Throws E_UNSUPPORTED for a file of several adapters that trained together.
  */
 export async function readAdapter(path: string, foreign?: ReadPeftOptions): Promise<AdapterFile> {
+  const file = await readAnyAdapter(path, foreign);
+  refuseTogether(file.record, path);
+  return file;
+}
+
+async function readAnyAdapter(path: string, foreign?: ReadPeftOptions): Promise<AdapterFile> {
   if (isFolder(path))
     return foreign === undefined
       ? fail('E_USAGE', {
@@ -54,6 +62,14 @@ export async function readAdapter(path: string, foreign?: ReadPeftOptions): Prom
       where: path,
       remedy: `Pass the folder: ${around}`,
     });
+  return readTrained(path, foreign?.methods);
+}
+
+/**
+ * Reads a file that `writeAdapter` wrote, of one adapter or of several that train together. Throws E_INVALID_DATA when it
+ * is none or lacks a tensor of its record.
+ */
+export async function readTrained(path: string, methods?: readonly Method[]): Promise<AdapterFile> {
   const { tensors, metadata } = readSafetensors(path);
   const text =
     metadata.get(ADAPTER_METADATA_KEY) ??
@@ -65,7 +81,7 @@ export async function readAdapter(path: string, foreign?: ReadPeftOptions): Prom
   const record = parseAdapterRecord(text, path);
   for (const site of record.sites)
     for (const param of Object.values(site.params)) checkTensor(path, param, tensors.get(param.key));
-  await checkPlaces(record, tensors, path, foreign?.methods);
+  await checkPlaces(record, tensors, path, methods);
   return { record, tensors, digest: await digestFile(path) };
 }
 

@@ -10,7 +10,7 @@ import type { Model } from '../src/model.js';
 import { atomicWrite, type WriteOptions, writeModel } from '../src/onnx/index.js';
 import { reason } from '../src/onnx/source.js';
 import { describeIssues } from '../src/zod-issues.js';
-import { readAdapter, writeAdapter } from './adapter-file.js';
+import { readTrained, writeAdapter } from './adapter-file.js';
 import { type HostTensor, loadTensor, numbersOf, tensorOfNumbers } from './host-tensor.js';
 import type { ModelSource } from './model-session.js';
 
@@ -44,7 +44,7 @@ export async function loadArtifacts(folder: string): Promise<TrainArtifacts> {
     const file = manifest.graphs[name]?.file;
     if (file !== undefined) graphs[name] = join(folder, file);
   }
-  const { record, tensors } = await readAdapter(join(folder, INITIAL_FILE));
+  const { record, tensors } = await readTrained(join(folder, INITIAL_FILE));
   const initial = new Map<string, HostTensor>();
   for (const [key, tensor] of tensors) initial.set(key, await loadTensor(tensor));
   return { manifest, graphs, record, initial };

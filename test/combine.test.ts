@@ -1,19 +1,15 @@
 /** Several adapters in one graph, chosen by an input: every choice computes what its adapter alone computes. */
-import ort from 'onnxruntime-node';
 import { afterAll, describe, expect, it } from 'vitest';
 import type { InsertEntry } from '../passes/insert/entry.js';
-import { attachAdapter } from '../passes/insert/insert.js';
-import { type AdapterFile, writeAdapter } from '../runtime/adapter-file.js';
-import { numbersOf } from '../runtime/host-tensor.js';
+import { writeAdapter } from '../runtime/adapter-file.js';
 import { type CombineOptions, combine } from '../runtime/library/combine.js';
-import { insert } from '../runtime/library/insert.js';
-import { inputSymbols, randomInputs } from '../runtime/random-inputs.js';
 import type { Model } from '../src/model.js';
 import { readModel } from '../src/onnx/index.js';
 import { cli, cliJson, temporaryFolder } from './cli/support.js';
-import { randomParameters } from './helpers/adapters.js';
+import { adapterOn, difference, lora, tokensFor } from './helpers/combining.js';
 import { modelFixture } from './helpers/fixtures.js';
 import { type Feeds, numbers, runModel } from './helpers/run.js';
+import { int64 } from './targets/driver.js';
 
 const folder = temporaryFolder();
 afterAll(() => folder.remove());
@@ -21,45 +17,10 @@ afterAll(() => folder.remove());
 const bert = modelFixture('bert.dynamo.dynamic').path;
 const gpt2 = modelFixture('gpt2.ts.dynamic').path;
 
-const lora = (rank: number, targets: string[]): InsertEntry => ({
-  method: 'lora',
-  config: { rank, alpha: 5 },
-  targeting: { targets },
-});
-
-/** An adapter with random parameters, and the base with it alone. */
-async function adapter(path: string, seed: number, entries: readonly InsertEntry[]) {
-  const inserted = readModel(path);
-  const { record } = await insert(inserted, { entries, seed });
-  const tensors = randomParameters(record, inserted, { seed });
-  const alone = readModel(path);
-  attachAdapter(alone, record, tensors);
-  const file: AdapterFile = { record, tensors, digest: `${seed}` };
-  return { file, alone };
-}
-
-function feedsOf(model: Model): Feeds {
-  const sizes = Object.fromEntries([...inputSymbols(model)].map((symbol, i) => [symbol, i === 0 ? 2 : 5]));
-  const inputs = randomInputs(model, { seed: 3, sizes, padded: true });
-  return Object.fromEntries(
-    Object.entries(inputs).map(([name, tensor]) => [
-      name,
-      new ort.Tensor('int64', BigInt64Array.from(numbersOf(tensor) as ArrayLike<number>, BigInt), [
-        ...tensor.dims,
-      ]),
-    ]),
-  );
-}
-
-const choose = (index: number) => new ort.Tensor('int64', BigInt64Array.of(BigInt(index)), []);
+const choose = (index: number) => int64([index], []);
 
 async function output(model: Model, feeds: Feeds): Promise<number[]> {
   return numbers(Object.values(await runModel(model, feeds))[0]);
-}
-
-function difference(a: readonly number[], b: readonly number[]): number {
-  const scale = Math.max(...a.map(Math.abs));
-  return Math.max(...a.map((value, i) => Math.abs(value - (b[i] ?? Number.NaN)))) / scale;
 }
 
 interface Case {
@@ -125,7 +86,7 @@ describe.each(CASES)('$name', { timeout: 60_000 }, ({ base, adapters, none = tru
     const made = await Promise.all(
       Object.entries(adapters).map(async ([name, entries], i) => ({
         name,
-        ...(await adapter(base, i + 1, entries)),
+        ...(await adapterOn(base, i + 1, entries)),
       })),
     );
     const options: CombineOptions = {
@@ -138,7 +99,7 @@ describe.each(CASES)('$name', { timeout: 60_000 }, ({ base, adapters, none = tru
     expect(names).toEqual([...(none ? ['none'] : []), ...Object.keys(adapters)]);
     expect(found).toBe(separate);
     const original = readModel(base);
-    const feeds = feedsOf(original);
+    const feeds = tokensFor(original, 2);
     const expected = await Promise.all(
       [...(none ? [original] : []), ...made.map(({ alone }) => alone)].map((alone) => output(alone, feeds)),
     );
@@ -162,9 +123,9 @@ describe('what cannot be combined', () => {
     );
 
   it('is said with what to do', async () => {
-    const one = (await adapter(bert, 1, [lora(2, ['query'])])).file;
-    const prefix = (await adapter(bert, 1, [{ method: 'prefix', config: { length: 2 } }])).file;
-    const other = (await adapter(gpt2, 1, [lora(2, ['c_attn'])])).file;
+    const one = (await adapterOn(bert, 1, [lora(2, ['query'])])).file;
+    const prefix = (await adapterOn(bert, 1, [{ method: 'prefix', config: { length: 2 } }])).file;
+    const other = (await adapterOn(gpt2, 1, [lora(2, ['c_attn'])])).file;
     expect(await refusal({ none: one })).toMatchObject({ code: 'E_USAGE' });
     expect(await refusal({ a: one }, { none: false })).toMatchObject({ code: 'E_USAGE' });
     expect(await refusal({ a: prefix })).toMatchObject({
@@ -179,7 +140,7 @@ describe('what cannot be combined', () => {
 it('peft-compile combine writes the model and its names', async () => {
   const files: string[] = [];
   for (const [i, name] of ['fr', 'de'].entries()) {
-    const { file } = await adapter(bert, i + 1, [lora(2, ['query'])]);
+    const { file } = await adapterOn(bert, i + 1, [lora(2, ['query'])]);
     await writeAdapter(folder.path(`${name}.safetensors`), file.record, file.tensors);
     files.push('--adapter', `${name}=${folder.path(`${name}.safetensors`)}`);
   }

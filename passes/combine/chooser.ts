@@ -42,6 +42,8 @@ export interface ChoiceOptions {
   readonly offset: number;
   /** The batch axis, where every row has an adapter of its own. */
   readonly batch: Dim | undefined;
+  /** Whether tensors stay the adapters' own, stacked in the graph, so that they can be trained. */
+  readonly trainable: boolean;
   readonly methods: readonly Method[] | undefined;
 }
 
@@ -61,6 +63,8 @@ export class Chooser {
   readonly #builder: Builder;
   readonly #taken: Set<string>;
   readonly #weights: Value[] = [];
+  /** Initializers of trainable adapters, by adapter and key. */
+  readonly #own = new Map<string, Value>();
   readonly #known = new Map<string, Value>();
   /** What ids are moved by, by members and size of the table. */
   readonly #offsets = new Map<string, Value>();
@@ -124,6 +128,11 @@ export class Chooser {
     };
   }
 
+  /** Name of the initializer that holds a tensor of a trainable adapter; undefined for tensors that no formula reads. */
+  nameOf(member: number, key: string): string | undefined {
+    return this.#own.get(JSON.stringify([member, key]))?.name;
+  }
+
   #rows(batch: Dim, members: readonly number[], chosen: Value | undefined, zeros: boolean): Rows {
     const { op } = this.#builder;
     this.#size ??= op.Shape(this.input);
@@ -157,26 +166,68 @@ export class Chooser {
     // Frozen tensors that all have are no choice.
     const frozen = site.params[role]?.trainable === false;
     if ((layout === undefined || frozen) && !zeros && others.every((tensor) => tensor === first))
-      return this.#weight(keys[0] ?? role, first);
+      return this.#sharedBy(members, keys, first);
     if (layout === 'common')
       return fail('E_UNSUPPORTED', {
         message: `The adapters have different frozen tensors '${role}', of which ${method.id} takes one for all rows of a batch`,
         where: site.path,
         remedy: 'Train them with one seed, or choose the adapter by run instead (--by run)',
       });
-    const stacked = stackTensors(zeros ? [...tensors, zerosLike(first)] : tensors);
+    const lead = layout === 'table' ? [] : layout === 'vector' ? [1, 1] : [1];
+    const all = zeros ? [...tensors, zerosLike(first)] : tensors;
+    const stacked = this.options.trainable
+      ? this.#stackedInGraph(all, members, keys, lead)
+      : this.#stackedTensors(all, keys, lead);
     const index = this.#indexAmong(members, zeros);
-    if (layout === 'table') {
-      const [rows = 0, ...rest] = first.dims;
-      const count = stacked.dims[0] ?? 0;
-      this.#offsets.set(
-        JSON.stringify([members, zeros, rows]),
-        this.#once(`offset ${index.id} ${rows}`, () => op.Unsqueeze(op.Mul(index, rows), [1])),
-      );
-      return this.#weight(keys[0] ?? role, { ...stacked, dims: [count * rows, ...rest] });
-    }
-    const dims = layout === 'vector' ? [stacked.dims[0] ?? 0, 1, ...first.dims] : stacked.dims;
-    return op.Gather(this.#weight(keys[0] ?? role, { ...stacked, dims }), index, { axis: 0 });
+    if (layout !== 'table') return op.Gather(stacked, index, { axis: 0 });
+    const [rows = 0] = first.dims;
+    this.#offsets.set(
+      JSON.stringify([members, zeros, rows]),
+      this.#once(`offset ${index.id} ${rows}`, () => op.Unsqueeze(op.Mul(index, rows), [1])),
+    );
+    return stacked;
+  }
+
+  /** Tensors as one weight, each with axes of size 1 in front. */
+  #stackedTensors(tensors: readonly Tensor[], keys: readonly string[], lead: readonly number[]): Value {
+    const stacked = stackTensors(tensors);
+    const [first = 1, ...rest] = [...lead, ...stacked.dims.slice(1)];
+    return this.#weight(keys[0] ?? '', { ...stacked, dims: [first * tensors.length, ...rest] });
+  }
+
+  /** The same of weights that stay apart; what is behind those of the members is constant. */
+  #stackedInGraph(
+    tensors: readonly Tensor[],
+    members: readonly number[],
+    keys: readonly string[],
+    lead: readonly number[],
+  ): Value {
+    const { op } = this.#builder;
+    const parts = tensors.map((tensor, i) => {
+      const member = members[i];
+      if (member === undefined)
+        return this.#weight('no_adapter', { ...tensor, dims: [...lead, ...tensor.dims] });
+      const own = this.#ownWeight(member, keys[i] ?? '', tensor);
+      return lead.length === 0 ? own : op.Unsqueeze(own, [...lead.keys()]);
+    });
+    return parts.length === 1 ? (parts[0] as Value) : op.Concat(parts, { axis: 0 });
+  }
+
+  /** A frozen tensor that all members have. */
+  #sharedBy(members: readonly number[], keys: readonly string[], tensor: Tensor): Value {
+    const [member = 0, ...others] = members;
+    if (!this.options.trainable) return this.#weight(keys[0] ?? '', tensor);
+    const value = this.#ownWeight(member, keys[0] ?? '', tensor);
+    for (const [i, other] of others.entries())
+      this.#own.set(JSON.stringify([other, keys[i + 1] ?? '']), value);
+    return value;
+  }
+
+  #ownWeight(member: number, key: string, tensor: Tensor): Value {
+    const id = JSON.stringify([member, key]);
+    const value = this.#own.get(id) ?? this.#weight(`${this.adapters[member]?.name}.${key}`, tensor);
+    this.#own.set(id, value);
+    return value;
   }
 
   #layout(method: Method, { kind, path }: AdapterSite, role: string): RowLayout | undefined {

@@ -8,7 +8,7 @@ import type { Model } from '../../src/model.js';
 import { didYouMean } from '../../src/nearest.js';
 import { sortTopologically } from '../../src/order.js';
 import type { Dim } from '../../src/types.js';
-import { type AdapterSite, hasAdapterRecord } from '../adapter-record.js';
+import { type AdapterSite, hasAdapterRecord, writeAdapterRecord } from '../adapter-record.js';
 import { stripDropout } from '../dropout.js';
 import { placePass } from '../insert/insert.js';
 import type { Method } from '../methods/contract/method.js';
@@ -18,6 +18,7 @@ import type { Site } from '../sites/site.js';
 import { modulePath } from '../sites/targeting.js';
 import { Chooser, type Group, type Layers, type NamedAdapter } from './chooser.js';
 import { batchOf } from './rows.js';
+import { recordTogether, refuseTogether } from './together.js';
 
 export type { NamedAdapter } from './chooser.js';
 
@@ -39,6 +40,11 @@ export interface CombineSettings {
   readonly by?: CombineBy;
   /** Whether index 0 is the base without any adapter. Default true. */
   readonly none?: boolean;
+  /**
+   * By row only: the adapters' tensors stay tensors of their own, and the model holds a record of them all, so that `emit`
+   * and `train` train them together, every row of a batch the adapter that the input names. Default false.
+   */
+  readonly trainable?: boolean;
   /** Methods of one's own that the records may name. */
   readonly methods?: readonly Method[];
   readonly paths?: ReadonlyMap<string, string>;
@@ -64,9 +70,23 @@ export interface CombineReport {
 export function combineAdapters(
   model: Model,
   adapters: readonly NamedAdapter[],
-  { input = 'adapter', by = 'run', none = true, methods, paths, run = {} }: CombineSettings = {},
+  {
+    input = 'adapter',
+    by = 'run',
+    none = true,
+    trainable = false,
+    methods,
+    paths,
+    run = {},
+  }: CombineSettings = {},
 ): CombineReport {
   checkNames(adapters, none);
+  for (const { name, record } of adapters) refuseTogether(record, name);
+  if (trainable && by !== 'row')
+    fail('E_USAGE', {
+      message: 'Adapters train together by row of the batch',
+      remedy: "Choose by row: --by row (by: 'row')",
+    });
   if (hasAdapterRecord(model))
     fail('E_UNSUPPORTED', {
       message: 'The model already holds an adapter',
@@ -78,6 +98,7 @@ export function combineAdapters(
   const chooser = new Chooser(model, input, adapters, {
     offset: names.length - adapters.length,
     batch,
+    trainable,
     methods,
   });
   const modules = modulesOf(adapters, findSites(model, paths === undefined ? {} : { paths }));
@@ -86,7 +107,12 @@ export function combineAdapters(
     return sites.flatMap((site) => layers.map((layer, entry) => ({ entry, site, layer })));
   });
   runPasses(model, [chooser.pass(), placePass('combine adapters', placements)], run);
-  stripDropout(model);
+  if (trainable)
+    writeAdapterRecord(
+      model,
+      recordTogether(adapters, (member, key) => chooser.nameOf(member, key)),
+    );
+  else stripDropout(model);
   model.metadata.set(
     COMBINED_METADATA_KEY,
     JSON.stringify({ version: 1, input: chooser.input.name, by, names }),

@@ -11,6 +11,7 @@ import {
   trainableParams,
   writeAdapterRecord,
 } from '../adapter-record.js';
+import { refuseTogether } from '../combine/together.js';
 import { stripDropout } from '../dropout.js';
 import { type ServingInput, type ServingOptions, servingInputs } from './serving.js';
 
@@ -31,6 +32,7 @@ export interface AdaptedOptions extends ServingOptions {
  */
 export function emitAdapted(adapted: Model, { adapterIo, ...options }: AdaptedOptions): Model {
   const record = readAdapterRecord(adapted);
+  refuseTogether(record, adapted.path ?? 'the model');
   const { model } = cloneModel(adapted);
   stripDropout(model);
   const { graph } = model;

@@ -42,8 +42,8 @@ export interface Combined extends CombineReport {
  * weights, E_EXISTS.
  */
 export async function combine(options: CombineOptions): Promise<Combined> {
-  const { model: given, adapters, out, force = false, anyBase = false, ...settings } = options;
-  const base = typeof given === 'string' ? readModel(given) : given;
+  const { model: source, adapters, out, force = false, anyBase = false, ...settings } = options;
+  const base = typeof source === 'string' ? readModel(source) : source;
   const digest = anyBase ? undefined : await digestWeights(base);
   const { methods, paths } = settings;
   const foreign = {
@@ -59,10 +59,9 @@ export async function combine(options: CombineOptions): Promise<Combined> {
     checkBase(name, file, digest);
     files.push({ name, file });
   }
-  const aligned = await alignRanks(
-    files.map(({ file }) => file),
-    settings.methods,
-  );
+  const given = files.map(({ file }) => file);
+  // What trains keeps its ranks, and its scales outside the factors: optimizers would take other steps.
+  const aligned = settings.trainable === true ? given : await alignRanks(given, settings.methods);
   for (const [i, { name }] of files.entries()) {
     const file = aligned[i] as AdapterFile;
     named.push({ name, record: file.record, tensors: await sharedTensors(file, known) });

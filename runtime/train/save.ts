@@ -1,8 +1,14 @@
 /** From trained parameters to the adapter file: frozen tensors join them, training-only structure is evaluated and dropped. */
-import { type AdapterRecord, allParams, readAdapterRecord } from '../../passes/adapter-record.js';
+import {
+  ADAPTER_METADATA_KEY,
+  type AdapterRecord,
+  allParams,
+  readAdapterRecord,
+} from '../../passes/adapter-record.js';
+import { takeAdapter } from '../../passes/combine/together.js';
 import { fail } from '../../src/errors.js';
 import { Model } from '../../src/model.js';
-import { writeAdapter } from '../adapter-file.js';
+import { readTrained, writeAdapter } from '../adapter-file.js';
 import type { TrainArtifacts } from '../artifacts.js';
 import {
   type CollapsedAdapter,
@@ -14,6 +20,7 @@ import {
 } from '../collapse.js';
 import { type HostTensor, loadTensor } from '../host-tensor.js';
 import { decoded } from '../model-session.js';
+import { readSafetensors } from '../safetensors.js';
 import { loadCheckpoint } from './checkpoint.js';
 
 /** The adapter that stands for parameters by key: what `train` saves at the end. */
@@ -36,19 +43,26 @@ export async function writeTrained(
   await writeAdapter(path, record, tensors, options);
 }
 
+export interface OfCheckpointOptions {
+  /** Name of the adapter, of several that train together. */
+  readonly take?: string;
+  readonly force?: boolean;
+}
+
 /**
- * Writes the adapter file of a checkpoint, which holds the parameters as they are trained.
+ * Writes the adapter file of a checkpoint, which holds the parameters as they are trained, or of the file that a run wrote
+ * at its end.
  * @param of What was trained: the artifacts, or the adapted model.
- * @throws E_INVALID_DATA for a file that is no checkpoint of it, E_EXISTS.
+ * @throws E_INVALID_DATA for a file that is no checkpoint of it, E_NO_MATCH for an adapter that it does not hold, E_EXISTS.
  */
 export async function adapterOfCheckpoint(
   of: TrainArtifacts | Model,
   checkpoint: string,
   out: string,
-  options: { readonly force?: boolean } = {},
+  { take, force = false }: OfCheckpointOptions = {},
 ): Promise<CollapsedAdapter> {
   const { record, initial, base } = of instanceof Model ? await fromModel(of) : fromArtifacts(of);
-  const { params } = await loadCheckpoint(checkpoint);
+  const params = await paramsOf(checkpoint);
   const shapes = new Map(allParams(record).map(({ key, shape }) => [key, shape.join()]));
   for (const [key, { dims }] of params)
     if (shapes.get(key) !== dims.join())
@@ -57,9 +71,28 @@ export async function adapterOfCheckpoint(
         where: checkpoint,
         remedy: 'Give the adapted model, or the graphs, that the run trained.',
       });
-  const adapter = await collapseAdapter({ record, tensors: new Map([...initial, ...params]) }, base);
-  await writeAdapter(out, adapter.record, adapter.tensors, options);
+  const whole = await collapseAdapter({ record, tensors: new Map([...initial, ...params]) }, base);
+  const adapter = take === undefined ? whole : takeAdapter(whole.record, whole.tensors, take);
+  await writeAdapter(out, adapter.record, adapter.tensors, { force });
   return adapter;
+}
+
+/** Parameters of a checkpoint, or of an adapter file. */
+async function paramsOf(checkpoint: string): Promise<ReadonlyMap<string, HostTensor>> {
+  if (!isAdapter(checkpoint)) return (await loadCheckpoint(checkpoint)).params;
+  const { tensors } = await readTrained(checkpoint);
+  return new Map(
+    await Promise.all([...tensors].map(async ([key, tensor]) => [key, await loadTensor(tensor)] as const)),
+  );
+}
+
+/** False for files that cannot be read, of which a checkpoint's reader has more to say. */
+function isAdapter(path: string): boolean {
+  try {
+    return readSafetensors(path).metadata.has(ADAPTER_METADATA_KEY);
+  } catch {
+    return false;
+  }
 }
 
 interface Source {

@@ -16,6 +16,7 @@ import { formatCount, print, printJson } from './output.js';
 interface AdapterFlags {
   readonly checkpoint: string;
   readonly out: string;
+  readonly take?: string;
   readonly force?: boolean;
   readonly quiet?: boolean;
   readonly json?: boolean;
@@ -34,8 +35,9 @@ export function adapterCommand(): Command {
       )
       .requiredOption(
         '-c, --checkpoint <file>',
-        'file of the checkpoints folder of the run, or what SaveCheckpoint wrote',
+        'file of the checkpoints folder of the run, its adapter.safetensors, or what SaveCheckpoint wrote',
       )
+      .option('--take <name>', 'which adapter, of those that combine --trainable put together')
       .requiredOption('-o, --out <file>', 'where the adapter goes'),
   )
     .addHelpText(
@@ -49,14 +51,15 @@ Examples:
 }
 
 async function run(path: string, flags: AdapterFlags): Promise<void> {
-  const { checkpoint, out, force = false } = flags;
+  const { checkpoint, out, take, force = false } = flags;
+  const one = take === undefined ? {} : { take };
   const { record } = isOrtCheckpoint(checkpoint)
     ? await writeOrtAdapter(checkpoint, out, { model: readModel(trainingModel(path)), force })
     : await adapterOfCheckpoint(
         existsSync(join(path, MANIFEST_FILE)) ? await loadArtifacts(path) : readModel(path),
         checkpoint,
         out,
-        { force },
+        { ...one, force },
       );
   const stored = storedElements(record);
   if (flags.json === true) printJson({ adapter: out, methods: methodsOf(record), stored });

@@ -13,6 +13,7 @@ interface CombineFlags {
   readonly input: string;
   readonly by: CombineBy;
   readonly none: boolean;
+  readonly trainable?: boolean;
   readonly anyBase?: boolean;
   readonly config?: string | false;
   readonly out: string;
@@ -43,6 +44,7 @@ export function combineCommand(): Command {
       )
       .option('--input <name>', 'name of the input that chooses', 'adapter')
       .option('--no-none', 'leave out the entry for the base; indices then start with the first adapter')
+      .option('--trainable', 'by row: keep the adapters apart, for train to go on with them together')
       .option('--any-base', 'take adapters that were trained on other weights'),
   );
   return addConfigOptions(command)
@@ -57,7 +59,7 @@ Examples:
 }
 
 async function run(path: string, flags: CombineFlags): Promise<void> {
-  const { adapter, input, by, none, out, anyBase = false, force = false } = flags;
+  const { adapter, input, by, none, trainable = false, out, anyBase = false, force = false } = flags;
   const { methods } = await loadUserConfig(flags.config);
   const { model: _model, ...report } = await combine({
     model: path,
@@ -65,6 +67,7 @@ async function run(path: string, flags: CombineFlags): Promise<void> {
     input,
     by,
     none,
+    trainable,
     anyBase,
     methods,
     out,

@@ -3,7 +3,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type ort from 'onnxruntime-node';
-import { type AdapterRecord, allParams } from '../../passes/adapter-record.js';
+import { type AdapterRecord, allParams, readAdapterRecord } from '../../passes/adapter-record.js';
 import type { InsertEntry } from '../../passes/insert/entry.js';
 import type { Method, SharedDims } from '../../passes/methods/contract/method.js';
 import { findSites } from '../../passes/sites/index.js';
@@ -86,6 +86,10 @@ export interface MethodMapping {
   needs?(reference: Reference): readonly SiteKind[];
   /** Recorded logits as ours. Default: the same. */
   logits?(recorded: readonly number[], reference: Reference): readonly number[];
+  /** The model that is trained, with its record, where it is more than the base with entries inserted. */
+  build?(reference: Reference, path: string): Promise<Model>;
+  /** What else is fed beside the recorded batch. */
+  feeds?(reference: Reference): Batch;
   /** Further options of the training graph. */
   step?(reference: Reference): Partial<StepOptions>;
 }
@@ -196,15 +200,15 @@ export interface ReplayErrors {
 /** Inserts, evaluates, trains and folds as recorded. */
 export async function replay(
   reference: Reference,
-  { entries, translate, step = () => ({}), logits: own = (recorded) => recorded }: MethodMapping,
+  mapping: MethodMapping,
   fixture: ModelFixture,
 ): Promise<ReplayErrors> {
+  const { translate, step = () => ({}), logits: own = (recorded) => recorded } = mapping;
   const file = new TensorFile(reference.name);
   const batches = new TensorFile(reference.batches);
-  const model = readModel(fixture.path);
-  const { record } = await insert(model, {
-    entries: entries?.(reference) ?? [entryOf(reference, reference.config)],
-  });
+  const model = await (mapping.build?.(reference, fixture.path) ??
+    inserted(reference, mapping, fixture.path));
+  const record = readAdapterRecord(model);
   const values = await file.translated('init', reference.parameters, 'value', reference, translate);
   for (const [key, data] of await file.translated('frozen', reference.frozen, 'value', reference, translate))
     values.set(key, data);
@@ -218,13 +222,21 @@ export async function replay(
     ...step(reference),
   });
   const { manifest } = artifacts;
+  const fed = mapping.feeds?.(reference) ?? {};
+  const feedsOf = async (index: number, names: readonly string[]): Promise<Batch> => ({
+    ...(await batches.batch(
+      index,
+      names.filter((name) => !(name in fed)),
+    )),
+    ...fed,
+  });
   const batchOf = (index: number) =>
-    batches.batch(
+    feedsOf(
       index,
       manifest.batch.map(({ name }) => name),
     );
-  const inputsOf = async (): Promise<Batch> =>
-    batches.batch(
+  const inputsOf = () =>
+    feedsOf(
       0,
       model.graph.inputs.map(({ name }) => name ?? ''),
     );
@@ -288,6 +300,12 @@ export async function replay(
     await driver.close();
   }
   return errors;
+}
+
+async function inserted(reference: Reference, { entries }: MethodMapping, path: string): Promise<Model> {
+  const model = readModel(path);
+  await insert(model, { entries: entries?.(reference) ?? [entryOf(reference, reference.config)] });
+  return model;
 }
 
 /** Gives the parameters in a model new numbers; returns all parameters of the record by key. */
