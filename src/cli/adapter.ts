@@ -8,6 +8,7 @@ import { writeOrtAdapter } from '../../runtime/ort-training/adapter.js';
 import { ORT_TRAINING_FILES } from '../../runtime/ort-training/artifacts.js';
 import { isOrtCheckpoint } from '../../runtime/ort-training/read-checkpoint.js';
 import { adapterOfCheckpoint } from '../../runtime/train/save.js';
+import { fail } from '../errors.js';
 import { readModel } from '../onnx/index.js';
 import pc from './colour.js';
 import { writing } from './options.js';
@@ -53,7 +54,13 @@ Examples:
 async function run(path: string, flags: AdapterFlags): Promise<void> {
   const { checkpoint, out, take, force = false } = flags;
   const one = take === undefined ? {} : { take };
-  const { record } = isOrtCheckpoint(checkpoint)
+  const onDevice = isOrtCheckpoint(checkpoint);
+  if (onDevice && take !== undefined)
+    fail('E_USAGE', {
+      message: "--take reads no checkpoint of ONNX Runtime's",
+      remedy: 'Write its adapter file first, and take from that: --checkpoint adapter.safetensors',
+    });
+  const { record } = onDevice
     ? await writeOrtAdapter(checkpoint, out, { model: readModel(trainingModel(path)), force })
     : await adapterOfCheckpoint(
         existsSync(join(path, MANIFEST_FILE)) ? await loadArtifacts(path) : readModel(path),
