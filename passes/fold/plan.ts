@@ -60,7 +60,7 @@ export interface FoldPlan {
   readonly copies: readonly SharedWeight[];
   /** What keeps its nodes in a merged model, with the method's reason. */
   readonly impossible: readonly Unfolded[];
-  /** Modules whose quantised weights a fold would change: what `impossible` marks. */
+  /** Modules whose quantised weights a fold would change, what `impossible` marks, with every call of theirs. */
   readonly quantised: readonly Site[];
 }
 
@@ -122,7 +122,20 @@ export function planFold(base: Model, record: AdapterRecord, options: PlanFoldOp
     }
   const planner = new Planner(valueNames(base), [...sites.values()], options);
   for (const [weight, folded] of byTensor) planner.add(weight, folded);
-  return { tasks: planner.tasks, copies: planner.copies, impossible, quantised: [...quantised] };
+  const calls = (of: Site): Site[] =>
+    [...sites.values()].filter(
+      (site) => site.kind === of.kind && site.callOf === of.path && isQuantised(site),
+    );
+  return {
+    tasks: planner.tasks,
+    copies: planner.copies,
+    impossible,
+    quantised: [...quantised].flatMap((site) => [site, ...calls(site)]),
+  };
+}
+
+function isQuantised(site: Site): boolean {
+  return Object.values(storedOf(site)).some(({ storage }) => storage !== 'dense');
 }
 
 /** One stored tensor of a site, and the stack that changes it. */

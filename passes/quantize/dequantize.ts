@@ -3,7 +3,7 @@
  * `DequantizeLinear` of a constant becomes that constant. The graph is another one afterwards, for these sites.
  */
 import { fail } from '../../src/errors.js';
-import { type Node, Value } from '../../src/graph.js';
+import { type Graph, type Node, Value, walkGraphs } from '../../src/graph.js';
 import type { Model } from '../../src/model.js';
 import { Builder } from '../../src/ops/builder.js';
 import type { Tensor } from '../../src/tensor.js';
@@ -27,8 +27,10 @@ export interface DequantizedWeight {
   readonly to: Value;
   /** The floats are the transpose of the stored matrix. */
   readonly flipped: boolean;
-  /** What the graph has now instead of what, for reports. */
-  readonly change: string;
+  /** What the graph has now instead of what, for reports: one for each operator that read the matrix. */
+  readonly changes: readonly string[];
+  /** Names of the nodes that read it, with the paths of their modules. */
+  readonly readers: ReadonlyMap<string, string>;
 }
 
 /** Makes the payload of a float weight; given by `runtime`, which reads bytes. */
@@ -50,8 +52,8 @@ export function quantizedMatrixOf(site: Site): QuantizedMatrix | Refusal {
 }
 
 /**
- * Dequantises the weights of `sites`, each tensor once, and changes the model in place; integers that nothing reads any
- * more are dropped.
+ * Dequantises the weights of `sites`, each tensor once however many operators read it, and changes the model in place;
+ * integers that nothing reads any more are dropped.
  * @throws E_UNSUPPORTED naming the site where a weight cannot be read.
  */
 export function dequantizeSites(
@@ -59,7 +61,7 @@ export function dequantizeSites(
   sites: readonly WeightSite[],
   dequantizer: Dequantizer,
 ): DequantizedWeight[] {
-  const made: DequantizedWeight[] = [];
+  const made = new Map<string, Made>();
   const taken = valueNames(model);
   const done = new Set<Node>();
   const pass = definePass({
@@ -72,22 +74,59 @@ export function dequantizeSites(
         if (isRefusal(from)) fail('E_UNSUPPORTED', { ...from, where: site.path });
         const behind = constantBehind(site);
         const node = behind ?? site.node;
+        const product = behind === undefined ? quantizedProduct(site.node) : undefined;
+        const home = homeOf(model, from.codes, node);
+        const path = wholePath(site);
+        const key = `${home.id} ${product === undefined} ${identityOf(from)}`;
+        let weight = made.get(key);
+        if (weight === undefined) {
+          const flipped = product?.transposed ?? false;
+          const dims =
+            product === undefined ? (payloadOf(from.codes)?.dims ?? []) : [product.inDim, product.outDim];
+          const to = weightValue(claimName(`${path}.weight`, taken), dequantizer(from, dims, flipped));
+          weight = { site, from, to, flipped, changes: [], readers: new Map() };
+          made.set(key, weight);
+          yield { label: `dequantise ${to.label}`, graph: home.graph, addInitializers: [to] };
+        }
+        // Weights are named after the first module that reads them; others are known by their nodes.
+        const name = site.node.name ?? (path === wholePath(weight.site) ? undefined : path);
+        if (name !== undefined) weight.readers.set(name, path);
         if (done.has(node)) continue;
         done.add(node);
-        const name = claimName(`${wholePath(site)}.weight`, taken);
-        const product = behind === undefined ? quantizedProduct(site.node) : undefined;
-        const change =
+        const { edit, change } =
           product === undefined
-            ? ofConstant(model, node, from, name, dequantizer)
-            : ofProduct(model, product, from, name, dequantizer);
-        made.push({ site, from, to: change.to, flipped: change.flipped, change: change.change });
-        yield change.edit;
+            ? ofConstant(model, node, weight.to)
+            : ofProduct(model, product, weight.to, name);
+        weight.changes.push(change);
+        yield edit;
       }
       yield* dropUnused(model, before);
     },
   });
   runPasses(model, [pass]);
-  return made;
+  return [...made.values()];
+}
+
+/** A weight whose readers are still being found. */
+interface Made extends DequantizedWeight {
+  readonly changes: string[];
+  readonly readers: Map<string, string>;
+}
+
+/** The graph that holds the codes: floats in their place are seen by all who see those. */
+function homeOf(model: Model, codes: Value, reader: Node): { readonly graph: Graph; readonly id: number } {
+  const graphs = [...walkGraphs(model.graph)];
+  const own = codes.producer?.graph ?? graphs.find(({ initializers }) => initializers.has(codes));
+  const graph = own ?? reader.graph ?? model.graph;
+  return { graph, id: graphs.indexOf(graph) };
+}
+
+/** Equal for matrices of the same numbers: the same tensors, read the same way. */
+function identityOf(matrix: QuantizedMatrix): string {
+  const { rows, columns, transposed, stride, packing, table, zeroPoints, defaultZero, groups } = matrix;
+  const tensors = [matrix.codes.id, matrix.scales.id, zeroPoints?.value.id];
+  const grouping = [groups, matrix.label, matrix.group(0, 1), matrix.group(1, 0)];
+  return JSON.stringify([tensors, rows, columns, transposed, stride, packing, table, defaultZero, grouping]);
 }
 
 /** The DequantizeLinear between a site and its stored weight. */
@@ -95,37 +134,31 @@ function constantBehind({ weight }: WeightSite): Node | undefined {
   return weight.chain.find((node) => dequantizedMatrix(node) !== undefined);
 }
 
-/** Path of the weight's owner: that of the whole for a column range. */
+/** Path of the weight's owner: that of the whole for a column range, that of the first for another call. */
 export function wholePath(site: WeightSite): string {
-  return (site.kind === 'linear' ? site.packedIn : undefined) ?? site.path;
+  const path = (site.kind === 'linear' ? site.packedIn : undefined) ?? site.path;
+  return site.callOf === undefined ? path : path.replace(/#\d+$/, '');
 }
 
-type Change = Pick<DequantizedWeight, 'to' | 'flipped' | 'change'> & { readonly edit: Edit };
+/** An operator that reads floats now. */
+interface Change {
+  readonly edit: Edit;
+  /** In words. */
+  readonly change: string;
+}
 
 function weightValue(name: string, tensor: Tensor): Value {
   return new Value({ name, type: tensorType(tensor.dtype, tensor.dims), tensor });
 }
 
-/** The constant behind a DequantizeLinear. */
-function ofConstant(
-  model: Model,
-  node: Node,
-  from: QuantizedMatrix,
-  name: string,
-  dequantizer: Dequantizer,
-): Change {
-  const dims = payloadOf(node.input(0))?.dims ?? [];
-  const to = weightValue(name, dequantizer(from, dims, false));
-  const change = `${node.label} is the float tensor '${name}'`;
+/** The constant in place of a DequantizeLinear. */
+function ofConstant(model: Model, node: Node, to: Value): Change {
   return {
-    to,
-    flipped: false,
-    change,
+    change: `${node.label} is the float tensor '${to.label}'`,
     edit: {
-      label: `dequantise ${name}`,
+      label: `dequantise ${to.label}`,
       graph: node.graph ?? model.graph,
       redirect: [{ from: node.output(0), to }],
-      addInitializers: [to],
       remove: [node],
     },
   };
@@ -134,31 +167,27 @@ function ofConstant(
 /** `MatMul(x, W)`, and an Add where the operator added a bias. */
 function ofProduct(
   model: Model,
-  { node, x, y, bias, inDim, outDim, transposed }: QuantizedProduct,
-  from: QuantizedMatrix,
-  name: string,
-  dequantizer: Dequantizer,
+  { node, x, y, bias }: QuantizedProduct,
+  to: Value,
+  name: string | undefined,
 ): Change {
-  const to = weightValue(name, dequantizer(from, [inDim, outDim], transposed));
   const b = new Builder(model, { provenance: 'dequantise' });
   let made = b.op.MatMul(x, to);
   const product = made.producer as Node;
-  product.name = node.name;
+  product.name = name;
   for (const [key, text] of node.metadata) product.metadata.set(key, text);
   if (bias !== undefined) made = b.op.Add(made, node.input(bias));
   made.name = y.name;
   const root = y.producer ?? node;
   const kept = new Set<Value>([x, ...(bias === undefined ? [] : [node.input(bias)])]);
   return {
-    to,
-    flipped: transposed,
-    change: `${node.label} is MatMul with the float tensor '${name}'`,
+    change: `${node.label} is MatMul with the float tensor '${to.label}'`,
     edit: {
-      label: `dequantise ${name}`,
+      label: `dequantise ${to.label}`,
       graph: root.graph ?? model.graph,
       redirect: [{ from: y, to: made }],
       add: { nodes: b.nodes, at: { before: root } },
-      addInitializers: [to, ...b.initializers],
+      addInitializers: b.initializers,
       remove: unusedWith(root, kept),
     },
   };

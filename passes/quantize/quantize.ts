@@ -7,7 +7,7 @@ import { type Node, Value } from '../../src/graph.js';
 import type { Model } from '../../src/model.js';
 import { Builder } from '../../src/ops/builder.js';
 import type { Tensor, TensorData } from '../../src/tensor.js';
-import { byteSize, type DType, tensorType } from '../../src/types.js';
+import { countOf, byteSize, type DType, tensorType } from '../../src/types.js';
 import type { Edit } from '../edit.js';
 import { unusedWith } from '../normalize/rewrite.js';
 import { definePass } from '../pass.js';
@@ -136,7 +136,7 @@ function unsuitable(
   if (!format.dtypes.includes(dtype)) return `there is no kernel for ${dtype}`;
   if (model.opset('') < format.opset) return `the model's opset is below ${format.opset}`;
   const payload = payloadOf(weight.value);
-  if (payload === undefined || payload.dims.reduce((all, dim) => all * dim, 1) !== inDim * outDim)
+  if (payload === undefined || countOf(payload.dims) !== inDim * outDim)
     return 'its weight is a part of a larger tensor';
   return format.refuses?.(sizes, settings);
 }
@@ -172,7 +172,7 @@ function storedParts(
   const value = (part: keyof QuantizedParts, suffix: string, { dtype, dims }: PartSpec): Value => {
     const bytes = byteSize(
       dtype,
-      dims.reduce((all, dim) => all * dim, 1),
+      countOf(dims),
     );
     const tensor = { dtype, dims, data: payloads.data(part, bytes) };
     const name = claimName(`${path}.weight_${suffix}`, taken);

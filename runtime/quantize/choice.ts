@@ -5,13 +5,21 @@
  */
 
 import type { AdapterRecord } from '../../passes/adapter-record.js';
-import { type FoldPlan, type FoldTask, type PlanFoldOptions, planFold } from '../../passes/fold/plan.js';
+import {
+  type FoldPlan,
+  type FoldTask,
+  type PlanFoldOptions,
+  planFold,
+  type SharedPolicy,
+} from '../../passes/fold/plan.js';
 import { type DequantizedWeight, dequantizeSites, wholePath } from '../../passes/quantize/dequantize.js';
+import type { QuantizedMatrix } from '../../passes/quantize/matrix.js';
 import type { WeightSite } from '../../passes/sites/site.js';
 import { cloneModel } from '../../src/clone.js';
 import { fail } from '../../src/errors.js';
 import type { Value } from '../../src/graph.js';
 import type { Model } from '../../src/model.js';
+import { keepsZeros } from './codec.js';
 import { dequantizer } from './dequantized.js';
 
 export const QUANTISED_CHOICES = ['keep', 'dequantise', 'requantise'] as const;
@@ -63,7 +71,7 @@ const CHOICES: Readonly<
     const made = dequantizeSites(model, plan.quantised as readonly WeightSite[], dequantizer());
     const paths = namedPaths(plan.paths, made);
     const again = planFold(model, record, { ...options, paths });
-    return { ...again, requantised: [], changes: made.map(({ change }) => change), paths };
+    return { ...again, requantised: [], changes: made.flatMap(({ changes }) => changes), paths };
   },
 
   requantise(model, record, { options, plan }) {
@@ -74,6 +82,7 @@ const CHOICES: Readonly<
     const byTensor = new Map(made.map((weight) => [weight.to, weight]));
     const again = planFold(floats, record, { ...options, paths: namedPaths(plan.paths, made) });
     refuseCopies(again, byTensor);
+    refuseOtherReaders(made, options.shared ?? 'clone');
     const quantised = new Set(sites.map(({ path }) => path));
     const requantised: Requantised[] = [];
     const tasks: FoldTask[] = [...plan.tasks];
@@ -101,7 +110,8 @@ function namedPaths(
   given: ReadonlyMap<string, string>,
   made: readonly DequantizedWeight[],
 ): ReadonlyMap<string, string> {
-  return new Map([...given, ...made.map(({ to, site }) => [to.name ?? '', wholePath(site)] as const)]);
+  const weights = made.map(({ to, site }) => [to.name ?? '', wholePath(site)] as const);
+  return new Map([...given, ...weights, ...made.flatMap(({ readers }) => [...readers])]);
 }
 
 /** Integers that others read as they are cannot change. */
@@ -113,4 +123,34 @@ function refuseCopies({ copies }: FoldPlan, quantised: ReadonlyMap<Value, Dequan
       where: shared.site.path,
       remedy: 'Pass --shared all to change it for all of them, or --quantised dequantise',
     });
+}
+
+/**
+ * Integers, scales and zero points are written for one weight: whoever else reads them would read other numbers.
+ * `made` is what the model without the quantised products holds, so that what is still read there is read by others.
+ */
+function refuseOtherReaders(made: readonly DequantizedWeight[], policy: SharedPolicy): void {
+  const writers = new Map<Value, number>();
+  for (const { from } of made)
+    for (const value of new Set(written(from))) writers.set(value, (writers.get(value) ?? 0) + 1);
+  for (const { from, site } of made) {
+    // Readers of the codes read all of it, and are the ones who are to change.
+    const forAll = policy === 'all' && from.codes.uses.size > 0;
+    for (const value of written(from))
+      if ((value.uses.size > 0 && !forAll) || (writers.get(value) ?? 0) > 1)
+        fail('E_UNSUPPORTED', {
+          message: `'${value.label}' of the quantised weight is shared with readers that keep its numbers`,
+          where: site.path,
+          remedy:
+            value === from.codes && writers.get(value) === 1
+              ? 'Pass --shared all to change it for all of them, or --quantised dequantise'
+              : 'Fold with --quantised dequantise, or keep the adapter beside the weights (--quantised keep)',
+        });
+  }
+}
+
+/** The tensors of a matrix that may hold other numbers when it is stored again. */
+function written(matrix: QuantizedMatrix): Value[] {
+  const { codes, scales, zeroPoints } = matrix;
+  return [codes, scales, ...(zeroPoints === undefined || keepsZeros(matrix) ? [] : [zeroPoints.value])];
 }

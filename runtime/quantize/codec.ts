@@ -148,6 +148,13 @@ function fixedZero(matrix: QuantizedMatrix, base: LoadedMatrix | undefined): num
   return packing.signed ? defaultZero : undefined;
 }
 
+/** Whether the zero points stay what they are when other numbers are stored. */
+export function keepsZeros(matrix: QuantizedMatrix): boolean {
+  const { zeroPoints, groups, packing, defaultZero } = matrix;
+  if (zeroPoints === undefined || isShared(zeroPoints.value, groups)) return true;
+  return packing.signed && zerosOf(matrix).every((zero) => zero === defaultZero);
+}
+
 /** The scale that codes around a zero point reach from `min` to `max` with; a side without codes is clipped. */
 function reaching(min: number, max: number, zero: number, [low, high]: readonly [number, number]): number {
   const up = high > zero ? max / (high - zero) : 0;
