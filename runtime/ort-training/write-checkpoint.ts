@@ -1,4 +1,5 @@
 /** Writes checkpoints of ONNX Runtime's on-device training. */
+import { existsSync, rmSync } from 'node:fs';
 import { atomicWrite, type Sink } from '../../src/onnx/index.js';
 import { BytesData, payloadChunks, type Tensor } from '../../src/tensor.js';
 import { byteSize, DTYPE_CODES } from '../../src/types.js';
@@ -28,6 +29,7 @@ import {
   text,
 } from './flatbuffer/objects.js';
 import { type FlatBuffer, layOut } from './flatbuffer/write.js';
+import { isOrtCheckpoint } from './read-checkpoint.js';
 
 export interface WriteCheckpointOptions {
   readonly force?: boolean;
@@ -57,7 +59,10 @@ export async function writeCheckpoint(
     externalData === 'always' || (externalData === 'auto' && sizeOf(checkpoint) >= EXTERNAL_FROM);
   if (!external) {
     const buffer = encodeCheckpoint(checkpoint);
+    const replaced = force && existsSync(path) && isOrtCheckpoint(path);
     await atomicWrite(path, { force }, (sink) => buffer.write(sink));
+    // What the checkpoint that was replaced kept beside itself belongs to nothing now.
+    if (replaced) rmSync(dataFile(path), { force: true });
     return [path];
   }
   const data = dataFile(path);

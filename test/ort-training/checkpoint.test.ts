@@ -1,5 +1,5 @@
 /** Checkpoint files: what we write is what other readers see, and what others write is read or refused by name. */
-import { mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
@@ -112,6 +112,20 @@ describe('checkpoints', () => {
     expect([code, where]).toEqual(['E_EXTERNAL_DATA', `${path}.data`]);
     rmSync(`${path}.data`);
     expect(refusal(() => readCheckpoint(path)).code).toBe('E_EXTERNAL_DATA');
+  });
+
+  it('leave no data file of the checkpoint that they replace', async () => {
+    const path = join(folder, 'rewritten');
+    await writeCheckpoint(path, sample(), { externalData: 'always' });
+    expect(await writeCheckpoint(path, sample(), { force: true })).toEqual([path]);
+    expect(existsSync(`${path}.data`)).toBe(false);
+    expect(told(readCheckpoint(path))).toEqual(told(sample()));
+    // A file of that name beside something else is not the checkpoint's.
+    const other = join(folder, 'other');
+    writeFileSync(other, 'x');
+    writeFileSync(`${other}.data`, 'y');
+    await writeCheckpoint(other, sample(), { force: true });
+    expect(existsSync(`${other}.data`)).toBe(true);
   });
 
   it('are read alike by the official library', async () => {
