@@ -41,7 +41,7 @@ export const ctc = defineLoss({
     const { b } = context;
     const { op } = b;
     const found = context.output(output);
-    const scores = input === 'auto' ? beforeSoftmax(found) : found;
+    const scores = input === 'auto' ? beforeSoftmax(b, found) : found;
     const { dtype: stored, shape } = floatTensor(scores, 'ctc', 3);
     if (shape.length !== 3)
       fail('E_TYPE', {
@@ -109,12 +109,15 @@ export const ctc = defineLoss({
   },
 });
 
-/** The scores that a Softmax over classes makes probabilities of; the value itself where there is none. */
-function beforeSoftmax(value: Value): Value {
+/**
+ * The scores that a Softmax over classes makes probabilities of; the value itself where there is none. Before opset 13
+ * Softmax normalised over all axes from `axis` on, by default from 1: frames and classes together.
+ */
+function beforeSoftmax(b: Builder, value: Value): Value {
   const node = value.producer;
   if (node?.domain !== '' || node.op !== 'Softmax') return value;
   const rank = rankOf(value) ?? 0;
-  const axis = intAttribute(node, 'axis', rank - 1);
+  const axis = intAttribute(node, 'axis', b.opset('') < 13 ? 1 : -1);
   return axis === -1 || axis === rank - 1 ? node.input(0) : value;
 }
 

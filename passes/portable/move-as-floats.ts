@@ -3,7 +3,7 @@
 import type { Node, Value } from '../../src/graph.js';
 import type { Model } from '../../src/model.js';
 import { Builder } from '../../src/ops/builder.js';
-import { isFloat } from '../../src/types.js';
+import { byteSize, type DType, isFloat } from '../../src/types.js';
 import { dtypeOf } from '../../src/value-type.js';
 import { definePass, type Pass } from '../pass.js';
 
@@ -14,10 +14,12 @@ export interface MovedAsFloats {
   readonly numbersOnly: ReadonlySet<string>;
 }
 
+/** float32 holds integers up to 2²⁴ exactly: wider ones are moved in pieces of 16 bits. */
+const PIECE = 2 ** 16;
+
 /**
- * Wraps operators of these names in Casts where what they move is nothing that they have kernels for. float32 holds
- * integers below 2²⁴ exactly: masks, token ids, positions. Constants are left alone, because a runtime computes with them
- * beforehand.
+ * Wraps operators of these names in Casts where what they move is nothing that they have kernels for. Constants are left
+ * alone, because a runtime computes with them beforehand.
  */
 export function moveAsFloats(ops: MovedAsFloats): Pass {
   return definePass({
@@ -30,15 +32,8 @@ export function moveAsFloats(ops: MovedAsFloats): Pass {
         const dtype = dtypeOf(data);
         if (data === undefined || dtype === undefined) continue;
         const b = new Builder(model, { provenance: 'move-as-floats' });
-        const casts = new Map(moved.map((value) => [value, b.op.Cast(value, { to: 'float32' })]));
-        const [result] = b.emit({
-          domain: '',
-          op: node.op,
-          inputs: node.inputs.map((input) => (input === null ? null : (casts.get(input) ?? input))),
-          attributes: node.attributes,
-          outputs: 1,
-        });
-        const to = b.op.Cast(result as Value, { to: dtype });
+        const to =
+          byteSize(dtype, 1) <= 2 ? moveWhole(b, node, moved, dtype) : moveInPieces(b, node, data, dtype);
         yield {
           label: `move-as-floats: ${node.label}`,
           graph: model.graph,
@@ -50,6 +45,39 @@ export function moveAsFloats(ops: MovedAsFloats): Pass {
       }
     },
   });
+}
+
+/** What `node` makes of the values, all of them seen as floats. */
+function moveWhole(b: Builder, node: Node, values: readonly Value[], dtype: DType): Value {
+  const casts = new Map(values.map((value) => [value, b.op.Cast(value, { to: 'float32' })]));
+  return b.op.Cast(repeat(b, node, casts), { to: dtype });
+}
+
+/** x = (… + p₁)·2¹⁶ + p₀. Division of integers rounds towards zero, so that every piece has the sign of the whole. */
+function moveInPieces(b: Builder, node: Node, value: Value, dtype: DType): Value {
+  const size = b.scalar(PIECE, dtype);
+  const pieces: Value[] = [];
+  let rest = value;
+  for (let i = 1; i < byteSize(dtype, 1) / 2; i++) {
+    const above = b.op.Div(rest, size);
+    pieces.push(b.op.Sub(rest, b.op.Mul(above, size)));
+    rest = above;
+  }
+  const moved = (piece: Value): Value =>
+    b.op.Cast(repeat(b, node, new Map([[value, b.op.Cast(piece, { to: 'float32' })]])), { to: dtype });
+  return pieces.reduceRight((sum, piece) => b.op.Add(b.op.Mul(sum, size), moved(piece)), moved(rest));
+}
+
+/** The node once more, with other inputs. */
+function repeat(b: Builder, node: Node, others: ReadonlyMap<Value, Value>): Value {
+  const [result] = b.emit({
+    domain: '',
+    op: node.op,
+    inputs: node.inputs.map((input) => (input === null ? null : (others.get(input) ?? input))),
+    attributes: node.attributes,
+    outputs: 1,
+  });
+  return result as Value;
 }
 
 /** The inputs that have to take the way of floats; none where the operator has a kernel, or is computed beforehand. */

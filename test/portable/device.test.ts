@@ -125,6 +125,23 @@ describe('graphs for a device', () => {
         expect(node.inputs.map((input) => dtypeOf(input))).not.toContain('bool');
   });
 
+  it('moves integers exactly where kernels move floats', async () => {
+    const model = decodeModel(
+      tinyModel({
+        inputs: { ids: ['int64', [6]] },
+        outputs: { y: ['int64', [5]] },
+        initializers: { start: tensorOfNumbers('int64', [1], [1]), end: tensorOfNumbers('int64', [1], [6]) },
+        nodes: [{ op: 'Slice', in: ['ids', 'start', 'end'], out: ['y'] }],
+      }),
+    );
+    const ids = tensorOfNumbers(
+      'int64',
+      [6],
+      [0, 2 ** 24 + 1, -(2 ** 24) - 3, 2 ** 31 - 1, -(2 ** 31), 65537],
+    );
+    await sameAs(model, { ids }, 0);
+  });
+
   it('writes remainders as formulas, of either sign', async () => {
     const model = decodeModel(
       tinyModel({

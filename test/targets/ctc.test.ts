@@ -101,6 +101,22 @@ describe.each(cases.map((one) => [one.name, one] as const))('ctc: %s', (_name, o
 test('ctc of probabilities that the graph does not show as such', () =>
   check(cases[0]!, { dtype: 'float64', symbolic: false, output: 'probabilities' }, 1e-9));
 
+test('ctc reads before a Softmax over classes, which the default axis is since opset 13', () => {
+  const reads = (opset: number, attributes: { axis?: number }): boolean => {
+    const made = new Model(new Graph());
+    made.opsets.set('', opset);
+    const x = made.graph.addInput(new Value({ name: 'x', type: tensorType('float32', [2, 5, 4]) }));
+    const b = new Builder(made);
+    const [y] = b.call('Softmax', [x], attributes) as [Value];
+    applyEdit({ label: 'model', graph: made.graph, add: { nodes: b.nodes, at: 'end' } });
+    made.graph.addOutput('y', y);
+    addObjective(made, lossById('ctc').configure({}), new PublicNames(made), new Map());
+    return y.users.size === 0;
+  };
+  expect([reads(18, { axis: 2 }), reads(18, {}), reads(18, { axis: 1 })]).toEqual([true, true, false]);
+  expect([reads(11, { axis: 2 }), reads(11, { axis: -1 }), reads(11, {})]).toEqual([true, true, false]);
+});
+
 test('a row without a label counts nothing', async () => {
   const one = cases[0]!;
   const results = await runModel(model(one, { dtype: 'float32', symbolic: true }), {
