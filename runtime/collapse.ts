@@ -14,9 +14,9 @@ import type { Value } from '../src/graph.js';
 import type { Model } from '../src/model.js';
 import type { Tensor } from '../src/tensor.js';
 import { parseModel } from '../src/text/index.js';
-import { isFloat } from '../src/types.js';
+import { countOf, isFloat } from '../src/types.js';
 import { FormulaEvaluator } from './fold/evaluator.js';
-import { countOf, type HostTensor, loadTensor, numbersOf, tensorOfNumbers } from './host-tensor.js';
+import { type HostTensor, loadTensor, numbersOf, tensorOfNumbers } from './host-tensor.js';
 
 export interface CollapsedAdapter {
   /** Names the methods that remain; the base and its digest are those of the adapter as it was trained. */

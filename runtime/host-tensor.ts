@@ -6,7 +6,7 @@ import { fail } from '../src/errors.js';
 import { widen } from '../src/halves.js';
 import { encodeNumbers, type NumberLike } from '../src/literals.js';
 import type { Tensor } from '../src/tensor.js';
-import { byteSize, type DType } from '../src/types.js';
+import { byteSize, countOf, type DType } from '../src/types.js';
 
 export interface HostTensor {
   readonly dtype: DType;
@@ -46,10 +46,6 @@ const READERS: Partial<Record<DType, Reader>> = {
   uint64: { bytes: 8, read: (b, o, n) => Float64Array.from(new BigUint64Array(b, o, n), Number) },
   bool: { bytes: 1, read: (b, o, n) => new Uint8Array(b, o, n) },
 };
-
-export function countOf(dims: readonly number[]): number {
-  return dims.reduce((product, dim) => product * dim, 1);
-}
 
 /** The elements as numbers: a view of the bytes for plain dtypes, a converted copy for halves and 64-bit integers. */
 export function numbersOf(tensor: HostTensor): NumericArray {

@@ -6,8 +6,8 @@ import { fail } from '../src/errors.js';
 import type { Graph, Value } from '../src/graph.js';
 import { fillNormal, type Random, randomStream } from '../src/initializer.js';
 import type { Model } from '../src/model.js';
-import { type DType, formatType, isFloat, type TensorType } from '../src/types.js';
-import { countOf, type HostTensor, tensorOfNumbers } from './host-tensor.js';
+import { countOf, type DType, formatType, isFloat, type TensorType } from '../src/types.js';
+import { type HostTensor, tensorOfNumbers } from './host-tensor.js';
 import { relatedSizes, switchValue } from './past-inputs.js';
 
 /** Sizes of symbolic dimensions. */

@@ -9,7 +9,7 @@ import { fail } from '../src/errors.js';
 import { atomicWrite } from '../src/onnx/index.js';
 import { FileSource, MemorySource, reason, type Source } from '../src/onnx/source.js';
 import { BytesData, payloadChunks, type Tensor, type TensorData } from '../src/tensor.js';
-import { byteSize, type DType } from '../src/types.js';
+import { byteSize, countOf, type DType } from '../src/types.js';
 import { duplicateKey } from './json-keys.js';
 
 /** Headers above this are refused, as in the reference implementation. */
@@ -147,7 +147,7 @@ function entryOf(name: string, entry: unknown, where: string): Entry {
   if (!isSizes(offsets) || offsets.length !== 2)
     return corrupt(where, `tensor '${name}' has no valid data_offsets`);
   const [begin, end] = offsets as [number, number];
-  const count = shape.reduce((product, dim) => product * dim, 1);
+  const count = countOf(shape);
   if (!Number.isSafeInteger(count)) return corrupt(where, `tensor '${name}' is larger than any file`);
   if (end - begin !== byteSize(dtype, count))
     return corrupt(
@@ -243,10 +243,7 @@ function layout(tensors: ReadonlyMap<string, WritableTensor>, metadata: Readonly
     );
   let position = 0;
   for (const { name, dtype, tensor } of entries) {
-    const size = byteSize(
-      tensor.dtype,
-      tensor.dims.reduce((product, dim) => product * dim, 1),
-    );
+    const size = byteSize(tensor.dtype, countOf(tensor.dims));
     if (size !== tensor.data.byteLength)
       fail('E_TYPE', {
         message: `The payload has ${tensor.data.byteLength} bytes, ${dtype}[${tensor.dims.join(', ')}] takes ${size}`,

@@ -5,7 +5,7 @@
 import { fail } from './errors.js';
 import { bfloat16FromNumber, FLOAT16_VALUES, float16FromNumber, smallFloatCodec } from './halves.js';
 import { type Tensor, tensorOfBytes } from './tensor.js';
-import { byteSize, type DType } from './types.js';
+import { byteSize, countOf, type DType } from './types.js';
 
 export type NumberLike = number | bigint | boolean;
 
@@ -234,11 +234,7 @@ export function decodeBytes(dtype: DType, bytes: Uint8Array, count: number): num
 /** The numbers of a tensor. Reads the payload: for passes only on small constants. */
 export function decodeNumbers(tensor: Tensor): number[] | bigint[] {
   const bytes = tensor.data.inline ?? tensor.data.read(0, tensor.data.byteLength);
-  return decodeBytes(
-    tensor.dtype,
-    bytes,
-    tensor.dims.reduce((product, dim) => product * dim, 1),
-  );
+  return decodeBytes(tensor.dtype, bytes, countOf(tensor.dims));
 }
 
 /** A tensor of numbers held in memory. */

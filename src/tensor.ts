@@ -2,7 +2,7 @@
  * Constant tensors as handles. A pass sees dtype and shape; payloads are read only by `src/onnx` and `runtime`,
  * but for small inline payloads (shapes, axes, scalars) that constant propagation needs.
  */
-import { byteSize, type DType } from './types.js';
+import { byteSize, countOf, type DType } from './types.js';
 
 /** Payloads up to this many bytes are kept inline when a model is decoded, so that passes can read them. */
 export const INLINE_LIMIT = 1024;
@@ -48,15 +48,12 @@ export function tensorOfBytes(dtype: DType, dims: readonly number[], bytes: Uint
 }
 
 export function elementsOf(tensor: Tensor): number {
-  return tensor.dims.reduce((product, dim) => product * dim, 1);
+  return countOf(tensor.dims);
 }
 
 /** Size of the payload that dtype and dims call for. */
 export function expectedBytes(tensor: Pick<Tensor, 'dtype' | 'dims'>): number {
-  return byteSize(
-    tensor.dtype,
-    tensor.dims.reduce((product, dim) => product * dim, 1),
-  );
+  return byteSize(tensor.dtype, countOf(tensor.dims));
 }
 
 const CHUNK = 1 << 20;

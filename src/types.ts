@@ -105,6 +105,11 @@ export function tensorType(dtype: DType, shape: Shape | null): TensorType {
   return { kind: 'tensor', dtype, shape };
 }
 
+/** Number of elements of known dims: their product, 1 for a scalar. */
+export function countOf(dims: readonly number[]): number {
+  return dims.reduce((count, dim) => count * dim, 1);
+}
+
 /** Number of elements of a shape, or undefined when a dimension is not a number. */
 export function elementCount(shape: Shape | null): number | undefined {
   if (shape === null) return undefined;

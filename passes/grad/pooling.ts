@@ -1,5 +1,6 @@
 /** Gradients of pooling. */
 import type { Value } from '../../src/graph.js';
+import { countOf } from '../../src/types.js';
 import type { GradientContext } from './context.js';
 import { spread, type Window, windowOf } from './convolution.js';
 import { defineGradient, type Gradient } from './rule.js';
@@ -16,7 +17,7 @@ function averagePool(c: GradientContext): Value {
   const window = windowOf(c, c.ints('kernel_shape') ?? []);
   const { kernel, pads } = window;
   const weights = op.Expand(c.number(1), c.b.ints([1, 1, ...kernel]));
-  const area = kernel.reduce((product, extent) => product * extent, 1);
+  const area = countOf(kernel);
   const uniform = c.int('count_include_pad', 0) === 1 || pads.every((pad) => pad === 0);
   const dy = images(c, uniform ? c.dy : perCount(c, window, weights));
   const result = shapes.reshapeLike(spread(c, dy, weights, window, c.x), c.x);

@@ -9,7 +9,7 @@ import type { Model } from '../../src/model.js';
 import { didYouMean } from '../../src/nearest.js';
 import { sortTopologically } from '../../src/order.js';
 import { elementsOf, type Tensor } from '../../src/tensor.js';
-import { isFloat, tensorType } from '../../src/types.js';
+import { countOf, isFloat, tensorType } from '../../src/types.js';
 import {
   type AdapterParam,
   type AdapterRecord,
@@ -259,7 +259,7 @@ function makeParam(
 }
 
 function countElements(params: readonly AdapterParam[]): number {
-  return params.reduce((sum, { shape }) => sum + shape.reduce((product, dim) => product * dim, 1), 0);
+  return params.reduce((sum, { shape }) => sum + countOf(shape), 0);
 }
 
 /** Elements of all floating-point constants of rank 1 and more: what the share of trainable weights divides by. */

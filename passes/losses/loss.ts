@@ -7,7 +7,7 @@ import { fail } from '../../src/errors.js';
 import type { Value } from '../../src/graph.js';
 import { tensorOf } from '../../src/literals.js';
 import type { Builder } from '../../src/ops/builder.js';
-import { type DType, formatType, isFloat, type Shape } from '../../src/types.js';
+import { countOf, type DType, formatType, isFloat, type Shape } from '../../src/types.js';
 import { shapeOf } from '../../src/value-type.js';
 import { type Json, parseOptions } from '../options.js';
 
@@ -138,10 +138,6 @@ export function vector(b: Builder, values: readonly number[], dtype: DType): Val
 /** Number of elements of `value` as a scalar of `dtype`. */
 export function sizeOf(b: Builder, value: Value, dtype: DType): Value {
   const shape = shapeOf(value);
-  if (shape?.every((d): d is number => typeof d === 'number'))
-    return b.scalar(
-      shape.reduce((n, d) => n * d, 1),
-      dtype,
-    );
+  if (shape?.every((d): d is number => typeof d === 'number')) return b.scalar(countOf(shape), dtype);
   return b.op.Cast(b.op.ReduceProd(b.op.Shape(value), { keepdims: 0 }), { to: dtype });
 }

@@ -3,7 +3,7 @@ import { fail } from '../../src/errors.js';
 import type { Graph, Node, Value } from '../../src/graph.js';
 import { inferModel } from '../../src/infer/index.js';
 import type { Model } from '../../src/model.js';
-import { byteSize } from '../../src/types.js';
+import { byteSize, countOf } from '../../src/types.js';
 import { peakOf } from './liveness.js';
 import { executionOrder } from './schedule.js';
 import { type DimSizes, ValueSizes } from './sizes.js';
@@ -120,10 +120,7 @@ function sum(values: readonly Value[], bytes: (value: Value) => number): number 
 
 function storedBytes({ tensor }: Value): number {
   if (tensor === undefined) return 0;
-  return byteSize(
-    tensor.dtype,
-    tensor.dims.reduce((a, b) => a * b, 1),
-  );
+  return byteSize(tensor.dtype, countOf(tensor.dims));
 }
 
 /** Products of one form share a packed copy; the original goes when all of its readers have one. */

@@ -2,6 +2,7 @@ import { z } from 'zod';
 import type { Value } from '../../src/graph.js';
 import { type Initializer, uniform, zeros } from '../../src/initializer.js';
 import type { Ops } from '../../src/ops/ops.generated.js';
+import { countOf } from '../../src/types.js';
 import type { LinearDims } from '../sites/views.js';
 import { defineMethod, type ParamSpec, type ParamSpecs, type ParamValues } from './contract/method.js';
 import { numberOf, RANK_AND_ALPHA } from './contract/peft-format.js';
@@ -62,8 +63,8 @@ function paramsOf(site: LinearDims, config: Config): ParamSpecs {
   };
 }
 
-function countOf(params: ParamSpecs): number {
-  return Object.values(params).reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);
+function elementsIn(params: ParamSpecs): number {
+  return Object.values(params).reduce((sum, { shape }) => sum + countOf(shape), 0);
 }
 
 /** The matrices whose product is a Kronecker factor. */
@@ -94,7 +95,7 @@ export default defineMethod({
     linear: {
       refuses: (site, config) => {
         const { inDim, outDim } = site;
-        if (countOf(paramsOf(site, config)) < inDim * outDim) return undefined;
+        if (elementsIn(paramsOf(site, config)) < inDim * outDim) return undefined;
         return `${inDim} × ${outDim} has no Kronecker factors that are smaller than the weight; lower the rank, exclude it, or adapt it with lora`;
       },
       params: paramsOf,

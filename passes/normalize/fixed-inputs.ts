@@ -11,7 +11,7 @@ import type { Model } from '../../src/model.js';
 import { didYouMean } from '../../src/nearest.js';
 import { Builder } from '../../src/ops/builder.js';
 import { valuesRead } from '../../src/order.js';
-import { type Dim, tensorType } from '../../src/types.js';
+import { countOf, type Dim, tensorType } from '../../src/types.js';
 import { dtypeOf, shapeOf } from '../../src/value-type.js';
 import { runPasses } from '../runner.js';
 import { branchesPass, branchOf, isIf } from './branches.js';
@@ -141,7 +141,7 @@ class Fixer {
       this.#fixed.push({ input, setting });
       return;
     }
-    const tensor = tensorOf(dtype, dims, new Array<number>(count(dims)).fill(Number(setting)));
+    const tensor = tensorOf(dtype, dims, new Array<number>(countOf(dims)).fill(Number(setting)));
     const stored = new Value({ hint: input.hint, type: tensorType(dtype, dims), tensor });
     this.#graph.addInitializer(stored);
     redirectUses(input, stored);
@@ -229,8 +229,4 @@ function presentSize(past: Value, axis: number): number | undefined {
 function staticDims(input: Value): number[] | undefined {
   const shape = shapeOf(input);
   return shape?.every((dim) => typeof dim === 'number') ? (shape as number[]) : undefined;
-}
-
-function count(dims: readonly number[]): number {
-  return dims.reduce((product, dim) => product * dim, 1);
 }

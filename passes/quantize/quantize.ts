@@ -7,7 +7,7 @@ import { type Node, Value } from '../../src/graph.js';
 import type { Model } from '../../src/model.js';
 import { Builder } from '../../src/ops/builder.js';
 import type { Tensor, TensorData } from '../../src/tensor.js';
-import { countOf, byteSize, type DType, tensorType } from '../../src/types.js';
+import { byteSize, countOf, type DType, tensorType } from '../../src/types.js';
 import type { Edit } from '../edit.js';
 import { unusedWith } from '../normalize/rewrite.js';
 import { definePass } from '../pass.js';
@@ -170,10 +170,7 @@ function storedParts(
   payloads: QuantizedPayloads,
 ): QuantizedParts {
   const value = (part: keyof QuantizedParts, suffix: string, { dtype, dims }: PartSpec): Value => {
-    const bytes = byteSize(
-      dtype,
-      countOf(dims),
-    );
+    const bytes = byteSize(dtype, countOf(dims));
     const tensor = { dtype, dims, data: payloads.data(part, bytes) };
     const name = claimName(`${path}.weight_${suffix}`, taken);
     return new Value({ name, type: tensorType(dtype, dims), tensor });

@@ -6,6 +6,7 @@
 import { fail } from '../../src/errors.js';
 import type { Value } from '../../src/graph.js';
 import type { Ops } from '../../src/ops/ops.generated.js';
+import { countOf } from '../../src/types.js';
 import { shapeOf } from '../../src/value-type.js';
 import { payloadOf } from './payload.js';
 import type { ColumnRange, SiteBias, WeightView } from './site.js';
@@ -44,7 +45,7 @@ function layout(
   dims: readonly number[],
   transposed: boolean,
 ): MatrixLayout {
-  const columns = dims.reduce((product, dim) => product * dim, 1) / rows / (slice?.count ?? 1);
+  const columns = countOf(dims) / rows / (slice?.count ?? 1);
   return {
     dims,
     transposed,
@@ -108,7 +109,7 @@ export function consumedVector(vector: SiteBias): VectorLayout {
 }
 
 function vectorLayout({ columns: range, scale }: SiteBias, dims: readonly number[]): VectorLayout {
-  const length = dims.reduce((product, dim) => product * dim, 1);
+  const length = countOf(dims);
   return { dims, scale, length, ...(range === undefined ? {} : { range }) };
 }
 

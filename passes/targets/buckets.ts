@@ -5,7 +5,7 @@
  */
 import type { Value } from '../../src/graph.js';
 import type { Ops } from '../../src/ops/ops.generated.js';
-import type { DType } from '../../src/types.js';
+import { countOf, type DType } from '../../src/types.js';
 import type { FlatMember } from './manifest.js';
 
 /**
@@ -38,7 +38,7 @@ export function planBuckets(items: readonly BucketItem[], flatLimit = FLAT_LIMIT
   const buckets: { items: number[]; size: number }[] = [];
   const open = new Map<string, { items: number[]; size: number }>();
   for (const [index, item] of items.entries()) {
-    const size = count(item.shape);
+    const size = countOf(item.shape);
     const group = `${item.dtype} ${item.weightDecay} ${item.lrScale}`;
     let bucket = open.get(group);
     if (bucket === undefined || bucket.size + size > flatLimit) {
@@ -56,7 +56,7 @@ function describe(indices: readonly number[], items: readonly BucketItem[]): Buc
   let offset = 0;
   const members = indices.map((index) => {
     const { key, shape } = items[index]!;
-    const member = { key, offset, count: count(shape) };
+    const member = { key, offset, count: countOf(shape) };
     offset += member.count;
     return member;
   });
@@ -88,8 +88,4 @@ export function scatterBucket(op: Ops, bucket: Bucket, value: Value, items: read
   return op
     .Split(value, sizes, { axis: 0 }, sizes.length as number)
     .map((part, i) => op.Reshape(part, items[bucket.items[i]!]!.shape));
-}
-
-function count(shape: readonly number[]): number {
-  return shape.reduce((product, d) => product * d, 1);
 }

@@ -6,6 +6,7 @@
 import type { InferenceSession, Tensor, TensorConstructor } from 'onnxruntime-common';
 import type { CarriedTensor, StepManifest } from '../../passes/targets/manifest.js';
 import { fail } from '../../src/errors.js';
+import { countOf } from '../../src/types.js';
 import type { HostTensor } from '../host-tensor.js';
 import { LossScaler } from '../train/loss-scaler.js';
 import { learningRate } from '../train/schedule.js';
@@ -82,7 +83,7 @@ export class StepDriver {
     this.#scaler = new LossScaler(files.manifest);
     this.#seed = options.seed ?? 0;
     for (const { input, key, shape } of this.manifest.params)
-      this.#carry(input, this.#float32(this.#initial.numbers(key, product(shape)), shape));
+      this.#carry(input, this.#float32(this.#initial.numbers(key, countOf(shape)), shape));
     for (const state of this.manifest.optimizer.state) this.#fill(state);
   }
 
@@ -263,7 +264,7 @@ export class StepDriver {
   }
 
   #fill({ input, shape, init }: CarriedTensor): void {
-    this.#carry(input, this.#float32(new Float32Array(product(shape)).fill(init), shape));
+    this.#carry(input, this.#float32(new Float32Array(countOf(shape)).fill(init), shape));
   }
 
   #float32(data: Float32Array, dims: readonly number[]): Tensor {
@@ -296,8 +297,4 @@ function sessionOptions(
 
 function scalar(results: InferenceSession.ReturnType, name: string): number {
   return Number((results[name]?.data as Float32Array | undefined)?.[0] ?? Number.NaN);
-}
-
-function product(shape: readonly number[]): number {
-  return shape.reduce((count, dim) => count * dim, 1);
 }

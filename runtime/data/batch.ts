@@ -3,8 +3,8 @@
  * that data may leave out, pads on the right and stacks.
  */
 import { fail } from '../../src/errors.js';
-import type { DType, Shape } from '../../src/types.js';
-import { countOf, type HostTensor, tensorOfNumbers } from '../host-tensor.js';
+import { countOf, type DType, type Shape } from '../../src/types.js';
+import { type HostTensor, tensorOfNumbers } from '../host-tensor.js';
 import type { Dataset, Example, ExampleTensor } from './dataset.js';
 import { standardInput, TOKEN_INPUTS } from './standard-inputs.js';
 

@@ -1,8 +1,8 @@
 /** safetensors as data: every tensor has the examples along its first axis. */
 import { fail } from '../../src/errors.js';
 import type { Tensor } from '../../src/tensor.js';
-import { byteSize } from '../../src/types.js';
-import { countOf, numbersOf } from '../host-tensor.js';
+import { byteSize, countOf } from '../../src/types.js';
+import { numbersOf } from '../host-tensor.js';
 import { readSafetensors } from '../safetensors.js';
 import type { Dataset, ExampleTensor } from './dataset.js';
 

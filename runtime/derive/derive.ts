@@ -9,8 +9,9 @@ import type { Value } from '../../src/graph.js';
 import { randomStream } from '../../src/initializer.js';
 import { encodeNumbers } from '../../src/literals.js';
 import { type Tensor, tensorOfBytes } from '../../src/tensor.js';
+import { countOf } from '../../src/types.js';
 import { FormulaEvaluator } from '../fold/evaluator.js';
-import { countOf, type HostTensor, numbersOf } from '../host-tensor.js';
+import { type HostTensor, numbersOf } from '../host-tensor.js';
 import { operand } from './operand.js';
 
 /** Values of the plan's derived parameters by key, in the dtype of the parameter. */

@@ -9,9 +9,9 @@ import type { Site } from '../../passes/sites/site.js';
 import { modulePath } from '../../passes/sites/targeting.js';
 import { fail } from '../../src/errors.js';
 import type { Value } from '../../src/graph.js';
-import { byteSize } from '../../src/types.js';
+import { byteSize, countOf } from '../../src/types.js';
 import { FormulaEvaluator } from '../fold/evaluator.js';
-import { countOf, loadTensor, numbersOf } from '../host-tensor.js';
+import { loadTensor, numbersOf } from '../host-tensor.js';
 import { readSafetensors } from '../safetensors.js';
 import { operand } from './operand.js';
 

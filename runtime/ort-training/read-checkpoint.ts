@@ -4,7 +4,7 @@ import { fail } from '../../src/errors.js';
 import { FileData } from '../../src/onnx/index.js';
 import { FileSource, MemorySource, type Source } from '../../src/onnx/source.js';
 import { BytesData, type Tensor, type TensorData } from '../../src/tensor.js';
-import { byteSize, dtypeOfCode } from '../../src/types.js';
+import { byteSize, countOf, dtypeOfCode } from '../../src/types.js';
 import {
   dataFile,
   FIELDS,
@@ -99,7 +99,7 @@ class Reader {
     const dims = (entry.int64s(field.dims) ?? this.#invalid(`The tensor '${name}' has no dimensions`)).map(
       Number,
     );
-    const count = dims.reduce((product, dim) => product * dim, 1);
+    const count = countOf(dims);
     if (dims.some((dim) => !Number.isSafeInteger(dim) || dim < 0) || !Number.isSafeInteger(count))
       return this.#invalid(`The tensor '${name}' has dimensions [${dims.join(', ')}]`);
     const wanted = byteSize(dtype, count);

@@ -3,6 +3,7 @@ import type { AdapterParam } from '../../passes/adapter-record.js';
 import type { CarriedTensor, StepManifest } from '../../passes/targets/manifest.js';
 import { fail } from '../../src/errors.js';
 import { type Tensor, tensorOfBytes } from '../../src/tensor.js';
+import { countOf } from '../../src/types.js';
 import { type HostTensor, numbersOf, tensorOfNumbers } from '../host-tensor.js';
 import { loadCheckpoint } from '../train/checkpoint.js';
 import type { OptimizerState } from './checkpoint.js';
@@ -68,7 +69,7 @@ export function optimizerState(
 }
 
 function zeros(shape: readonly number[]): HostTensor {
-  const count = shape.reduce((product, dim) => product * dim, 1);
+  const count = countOf(shape);
   return { dtype: 'float32', dims: shape, data: new Uint8Array(4 * count) };
 }
 

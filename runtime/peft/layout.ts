@@ -1,8 +1,8 @@
 /** Tensors of PEFT in our layout and back: elements are moved, never converted, whatever their dtype. */
 import type { PeftSlice, PeftTensor, PeftWhole } from '../../passes/methods/contract/peft-format.js';
 import { type Tensor, type TensorData, tensorOfBytes } from '../../src/tensor.js';
-import { byteSize, type DType, isFloat } from '../../src/types.js';
-import { countOf, type HostTensor, loadTensor, numbersOf, tensorOfNumbers } from '../host-tensor.js';
+import { byteSize, countOf, type DType, isFloat } from '../../src/types.js';
+import { type HostTensor, loadTensor, numbersOf, tensorOfNumbers } from '../host-tensor.js';
 
 /** Views whose elements are as wide as those of a dtype. */
 const VIEWS = { 1: Uint8Array, 2: Uint16Array, 4: Uint32Array, 8: BigUint64Array } as const;

@@ -3,8 +3,8 @@ import type { CodePacking, QuantizedMatrix } from '../../passes/quantize/matrix.
 import { payloadOf } from '../../passes/sites/index.js';
 import { fail } from '../../src/errors.js';
 import type { Value } from '../../src/graph.js';
-import { byteSize, type DType } from '../../src/types.js';
-import { countOf, type HostTensor, numbersOf, tensorOfNumbers } from '../host-tensor.js';
+import { byteSize, countOf, type DType } from '../../src/types.js';
+import { type HostTensor, numbersOf, tensorOfNumbers } from '../host-tensor.js';
 
 /** The tensors of a matrix as numbers; codes stay packed. */
 export interface LoadedMatrix {

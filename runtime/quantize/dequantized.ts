@@ -3,8 +3,8 @@ import type { Dequantizer } from '../../passes/quantize/dequantize.js';
 import type { QuantizedMatrix } from '../../passes/quantize/matrix.js';
 import { payloadOf } from '../../passes/sites/index.js';
 import type { TensorData } from '../../src/tensor.js';
-import { byteSize, type DType } from '../../src/types.js';
-import { countOf, tensorOfNumbers } from '../host-tensor.js';
+import { byteSize, countOf, type DType } from '../../src/types.js';
+import { tensorOfNumbers } from '../host-tensor.js';
 import { decode, loadMatrix } from './codec.js';
 
 /** Numbers of the matrix that was read last. */

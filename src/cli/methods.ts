@@ -5,6 +5,7 @@ import { METHODS } from '../../passes/methods/registry.js';
 import type { Preset } from '../../passes/presets/preset.js';
 import { PRESETS, resolveNamed } from '../../passes/presets/registry.js';
 import type { SiteKind } from '../../passes/sites/site.js';
+import { countOf } from '../types.js';
 import { loadUserConfig } from './config.js';
 import { addConfigOptions } from './config-option.js';
 import { configJsonSchema, jsonOf } from './config-schema.js';
@@ -209,7 +210,7 @@ function printMethod(method: DescribedMethod): void {
           params.map(({ role, shape, trainable, group, init }) => [
             role,
             `[${shape.join(', ')}]`,
-            formatCount(shape.reduce((product, dim) => product * dim, 1)),
+            formatCount(countOf(shape)),
             trainable ? 'yes' : 'no',
             group === 'default' ? '' : group,
             init,

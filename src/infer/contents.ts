@@ -5,7 +5,7 @@
 import type { Node, Value } from '../graph.js';
 import { decodeNumbers, tensorOf } from '../literals.js';
 import type { Tensor } from '../tensor.js';
-import { type Dim, isFloat } from '../types.js';
+import { countOf, type Dim, isFloat } from '../types.js';
 
 /** Row-major elements of a small tensor; `null` is an unknown element. bool is 0 or 1. */
 export interface Contents {
@@ -73,7 +73,7 @@ export function contentsOfTensor(tensor: Tensor): Contents | undefined {
   const known = decoded.get(tensor);
   if (known !== undefined) return known ?? undefined;
   let contents: Contents | null = null;
-  const count = tensor.dims.reduce((product, dim) => product * dim, 1);
+  const count = countOf(tensor.dims);
   if (count <= CONTENTS_LIMIT && tensor.data.inline !== undefined && readable(tensor))
     contents = { dims: tensor.dims, items: Array.from(decodeNumbers(tensor), Number) };
   decoded.set(tensor, contents);

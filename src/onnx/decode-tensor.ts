@@ -3,7 +3,7 @@
 import type { SparseTensor } from '../attribute.js';
 import { fail } from '../errors.js';
 import { BytesData, elementsOf, INLINE_LIMIT, type Tensor, type TensorData } from '../tensor.js';
-import { byteSize, type DType, dtypeOfCode } from '../types.js';
+import { byteSize, countOf, type DType, dtypeOfCode } from '../types.js';
 import type { ExternalFiles } from './external.js';
 import { ENTRY, SPARSE, TENSOR } from './fields.js';
 import { setOrigin } from './origin.js';
@@ -114,10 +114,7 @@ function payload(
   context: FileContext,
 ): TensorData {
   const known = dtype !== 'undefined';
-  const expected = byteSize(
-    dtype,
-    dims.reduce((product, dim) => product * dim, 1),
-  );
+  const expected = byteSize(dtype, countOf(dims));
   if (parsed.int(TENSOR.location) === 1n) {
     const entries = decodeEntries(parsed, TENSOR.external);
     return context.externals === undefined
@@ -167,7 +164,7 @@ function dense(message: Message, sparse: SparseTensor, name: string): TensorData
   const count = values.dims[0] ?? 0;
   const coordinates = indices.dims.length === 2;
   const rank = coordinates ? dims.length : 1;
-  const size = dims.reduce((product, dim) => product * dim, 1);
+  const size = countOf(dims);
   const width = byteSize(values.dtype, 1);
   if (
     indices.dtype !== 'int64' ||

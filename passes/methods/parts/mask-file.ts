@@ -1,5 +1,6 @@
 /** Places of weights that a file of masks chooses. */
 import { fail } from '../../../src/errors.js';
+import { countOf } from '../../../src/types.js';
 import type { SurveyedTensor } from '../contract/survey.js';
 import type { TensorName } from './in-place.js';
 
@@ -35,7 +36,7 @@ export async function placesInFile(
       where,
       remedy: 'Use bool or uint8 for masks, int32 or int64 for places',
     });
-  const size = shape.reduce((product, dim) => product * dim, 1);
+  const size = countOf(shape);
   if (meaning === 'mask') {
     if (tensor.dims.join() !== shape.join())
       fail('E_INVALID_DATA', {

@@ -4,6 +4,7 @@
  * what is added to the output takes the weight form.
  */
 import type { Node } from '../../../src/graph.js';
+import { countOf } from '../../../src/types.js';
 import { storedBias } from '../bias.js';
 import type { Detector } from '../draft.js';
 import { linearDraft, linearWeight } from '../linear.js';
@@ -36,6 +37,6 @@ function isPointwise(node: Node): boolean {
 
 /** [out, channels, window…] as [out, channels × window]. */
 function patches([out, ...rest]: readonly number[]): readonly [number, number] | undefined {
-  const columns = rest.reduce((product, size) => product * size, 1);
+  const columns = countOf(rest);
   return out === undefined || rest.length === 0 || out * columns === 0 ? undefined : [out, columns];
 }

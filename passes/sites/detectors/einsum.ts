@@ -3,6 +3,7 @@
  * with split features. Where features take several axes of x or of the output, only the weight form attaches.
  */
 import type { Node } from '../../../src/graph.js';
+import { countOf } from '../../../src/types.js';
 import type { Detector, LinearDraft } from '../draft.js';
 import { graphOf, linearDraft, linearWeight } from '../linear.js';
 import { traceConstant } from '../weight.js';
@@ -43,7 +44,7 @@ export const einsum: Detector = {
     const leading = found.transposed ? found.outer.length : found.inner.length;
     const weight = linearWeight(node, 1, {
       transposed: found.transposed,
-      matrix: (dims) => [product(dims.slice(0, leading)), product(dims.slice(leading))],
+      matrix: (dims) => [countOf(dims.slice(0, leading)), countOf(dims.slice(leading))],
     });
     if (weight === undefined) return [];
     if (found.inner.length === 1 && found.outer.length === 1)
@@ -64,7 +65,3 @@ export const einsum: Detector = {
     return [draft];
   },
 };
-
-function product(dims: readonly number[]): number {
-  return dims.reduce((all, dim) => all * dim, 1);
-}

@@ -1,8 +1,8 @@
 /** Reshape, Squeeze, Unsqueeze, Flatten: the same elements in the same order under other dims. */
+
+import { countOf } from '../../../src/types.js';
 import { constantIntegers, intAttribute, intsOfAttributeOrInput } from '../payload.js';
 import type { Link } from './link.js';
-
-const product = (dims: readonly number[]): number => dims.reduce((all, dim) => all * dim, 1);
 
 export const reshape: Link = {
   ops: ['Reshape'],
@@ -12,7 +12,7 @@ export const reshape: Link = {
     const keepsZero = intAttribute(node, 'allowzero', 0) === 1;
     const dims = target.map((dim, axis) => (dim === 0 && !keepsZero ? (input[axis] ?? 1) : dim));
     const free = dims.indexOf(-1);
-    if (free >= 0) dims[free] = product(input) / product(dims.filter((_, axis) => axis !== free));
+    if (free >= 0) dims[free] = countOf(input) / countOf(dims.filter((_, axis) => axis !== free));
     return dims;
   },
 };
@@ -44,6 +44,6 @@ export const flatten: Link = {
   dims(node, input) {
     const given = intAttribute(node, 'axis', 1);
     const axis = given < 0 ? given + input.length : given;
-    return [product(input.slice(0, axis)), product(input.slice(axis))];
+    return [countOf(input.slice(0, axis)), countOf(input.slice(axis))];
   },
 };

@@ -5,7 +5,7 @@
 import type { Node, Value } from '../../../src/graph.js';
 import { constantOf } from '../../../src/infer/index.js';
 import { decodeNumbers } from '../../../src/literals.js';
-import { byteSize } from '../../../src/types.js';
+import { byteSize, countOf } from '../../../src/types.js';
 import { dtypeOf } from '../../../src/value-type.js';
 import { payloadOf } from '../payload.js';
 import { traceConstant } from '../weight.js';
@@ -107,7 +107,7 @@ function isConsecutive(value: Value): boolean {
   const tensor = payloadOf(value);
   if (tensor === undefined) return false;
   const length = tensor.dims.at(-1) === 1 ? (tensor.dims.at(-2) ?? 0) : (tensor.dims.at(-1) ?? 0);
-  const count = tensor.dims.reduce((product, dim) => product * dim, 1);
+  const count = countOf(tensor.dims);
   if (length < 2 || count % length !== 0 || !/^(int|float)(32|64)$/.test(tensor.dtype)) return false;
   if (byteSize(tensor.dtype, count) > LIMIT) return false;
   const numbers = Array.from(decodeNumbers(tensor), Number);

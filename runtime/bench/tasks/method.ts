@@ -6,7 +6,7 @@ import { type AdapterRecord, allParams } from '../../../passes/adapter-record.js
 import { attachAdapter } from '../../../passes/insert/insert.js';
 import { resolveMethod } from '../../../passes/methods/registry.js';
 import { readModel, writeModel } from '../../../src/onnx/index.js';
-import { isFloat } from '../../../src/types.js';
+import { countOf, isFloat } from '../../../src/types.js';
 import { modelTensors, readAdapter } from '../../adapter-file.js';
 import { loadTokenizer } from '../../data/tokenizer.js';
 import { fold } from '../../fold/fold.js';
@@ -80,5 +80,5 @@ export const method: BenchTask = async (input) => {
 function storedOf(record: AdapterRecord): number {
   return allParams(record)
     .filter(({ dtype }) => isFloat(dtype))
-    .reduce((sum, { shape }) => sum + shape.reduce((product, dim) => product * dim, 1), 0);
+    .reduce((sum, { shape }) => sum + countOf(shape), 0);
 }

@@ -6,7 +6,7 @@ import { fail } from '../../../src/errors.js';
 import { FileData } from '../../../src/onnx/index.js';
 import { FileSource, MemorySource, type Source } from '../../../src/onnx/source.js';
 import type { Tensor } from '../../../src/tensor.js';
-import { byteSize, dtypeOfCode } from '../../../src/types.js';
+import { byteSize, countOf, dtypeOfCode } from '../../../src/types.js';
 import { ADAPTER, FORMAT_VERSION, IDENTIFIER, type OnnxAdapter, PARAMETER, TYPES } from './schema.js';
 
 /** Axes above this are no tensor of a model. */
@@ -78,10 +78,7 @@ function parameter(
   if (dtype === undefined || !TYPES.has(dtype))
     return buffer.corrupt(`'${name}' has element type ${dtype ?? code}, which the format lacks`);
   const raw = table.vector(PARAMETER.rawData, 1, `the data of '${name}'`) ?? { start: 0, count: 0 };
-  const expected = byteSize(
-    dtype,
-    dims.reduce((product, dim) => product * dim, 1),
-  );
+  const expected = byteSize(dtype, countOf(dims));
   if (raw.count !== expected)
     buffer.corrupt(`'${name}' has ${raw.count} bytes, ${dtype}[${dims.join(', ')}] takes ${expected}`);
   return { name, tensor: { dtype, dims, data: new FileData(buffer.source, raw.start, raw.count) } };

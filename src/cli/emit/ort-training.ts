@@ -3,7 +3,7 @@ import type { Command } from 'commander';
 import type { AdamMode } from '../../../passes/targets/ort-training/options.js';
 import { produceOrtTraining } from '../../../runtime/ort-training/produce.js';
 import { fail } from '../../errors.js';
-import { formatType, tensorType } from '../../types.js';
+import { countOf, formatType, tensorType } from '../../types.js';
 import { choice } from '../choice.js';
 import { count, countFromZero } from '../options.js';
 import { formatCount, print, printJson } from '../output.js';
@@ -106,7 +106,7 @@ export async function emitForOrtTraining(emission: Emission<OrtTrainingFlags>): 
     });
   for (const name of ['training', 'evaluation', 'optimizer'] as const)
     print(`${name.padEnd(10)} ${formatCount(produced[name].graph.nodeCount)} nodes`);
-  const trained = checkpoint.trained.reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);
+  const trained = checkpoint.trained.reduce((sum, { shape }) => sum + countOf(shape), 0);
   print(`${formatCount(trained)} trained weights in ${checkpoint.trained.length} tensors`);
   print(
     `feeds  ${inputs.map(({ name, dtype, shape }) => `${name} ${formatType(tensorType(dtype, shape))}`).join('  ')}`,

@@ -5,6 +5,7 @@ import { writeArtifacts } from '../../../runtime/artifacts.js';
 import { PROVIDERS } from '../../../runtime/ep/index.js';
 import { forDevice, type StepDevice } from '../../../runtime/library/emit.js';
 import { fail } from '../../errors.js';
+import { countOf } from '../../types.js';
 import { choice } from '../choice.js';
 import { sizes } from '../options.js';
 import { formatCount, print, printJson } from '../output.js';
@@ -48,7 +49,7 @@ export async function emitForStep(emission: Emission<StepTargetFlags>): Promise<
   if (json) return printJson({ target: flags.target, files, manifest });
   for (const [name, graph] of Object.entries(graphs))
     print(`${name.padEnd(7)} ${formatCount(graph.graph.nodeCount)} nodes`);
-  const trained = manifest.params.reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);
+  const trained = manifest.params.reduce((sum, { shape }) => sum + countOf(shape), 0);
   print(`${formatCount(trained)} trained weights in ${manifest.params.length} tensors`);
   print(
     `feeds  ${manifest.batch.map(({ name, dtype, shape }) => `${name} ${dtype}[${shape.map((d) => d ?? '?').join(', ')}]`).join('  ')}`,

@@ -1,10 +1,6 @@
 /** Row-major n-dimensional indexing for small contents. */
-import type { Dim } from '../../types.js';
+import { countOf, type Dim } from '../../types.js';
 import { CONTENTS_LIMIT, type Contents } from '../contents.js';
-
-export function sizeOf(dims: readonly number[]): number {
-  return dims.reduce((product, dim) => product * dim, 1);
-}
 
 export function stridesOf(dims: readonly number[]): number[] {
   const strides = new Array<number>(dims.length);
@@ -21,7 +17,7 @@ export function generate(
   dims: readonly number[],
   at: (index: readonly number[]) => Dim | undefined,
 ): Contents | undefined {
-  const count = sizeOf(dims);
+  const count = countOf(dims);
   if (count > CONTENTS_LIMIT) return undefined;
   const index = new Array<number>(dims.length).fill(0);
   const items = new Array<Dim>(count);

@@ -1,10 +1,10 @@
 /** Shape queries, and ops that move elements of known contents. */
 import { addDims, maxDims, minDims, mulDims, productOf } from '../../dims.js';
-import type { Dim } from '../../types.js';
+import { countOf, type Dim } from '../../types.js';
 import type { Call } from '../call.js';
 import { CONTENTS_LIMIT, type Contents, contentsOfTensor } from '../contents.js';
 import type { Fold, Folds } from './fold.js';
-import { at, broadcastAt, generate, sizeOf } from './nd.js';
+import { at, broadcastAt, generate } from './nd.js';
 
 /** Shape of an output when all of it is numbers. */
 function outputDims(c: Call, index = 0): readonly number[] | undefined {
@@ -24,7 +24,7 @@ const one = (contents: Contents | undefined) => (contents === undefined ? undefi
 const reshaped: Fold = (c) => {
   const contents = c.contents(0);
   const dims = outputDims(c);
-  if (contents === undefined || dims === undefined || sizeOf(dims) !== contents.items.length)
+  if (contents === undefined || dims === undefined || countOf(dims) !== contents.items.length)
     return undefined;
   return [{ dims, items: contents.items }];
 };
@@ -57,7 +57,7 @@ const gather: Fold = (c) => {
 
 const concat: Fold = (c) => {
   const dims = outputDims(c);
-  if (dims === undefined || sizeOf(dims) > CONTENTS_LIMIT) return undefined;
+  if (dims === undefined || countOf(dims) > CONTENTS_LIMIT) return undefined;
   const axis = c.axis(c.int('axis', 0), dims.length);
   const parts: { read: ((index: readonly number[]) => Dim) | undefined; size: number }[] = [];
   let known = false;
@@ -169,7 +169,7 @@ function reduce(operation: (a: Dim, b: Dim) => Dim, empty: number | undefined): 
   return (c) => {
     const data = c.contents(0);
     const dims = outputDims(c);
-    if (data === undefined || dims === undefined || sizeOf(data.dims) > CONTENTS_LIMIT) return undefined;
+    if (data === undefined || dims === undefined || countOf(data.dims) > CONTENTS_LIMIT) return undefined;
     const given = c.axes('axes', 1, data.dims.length);
     if (given === undefined || (given.length === 0 && c.int('noop_with_empty_axes', 0) !== 0))
       return undefined;

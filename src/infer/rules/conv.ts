@@ -1,6 +1,6 @@
 /** Convolutions and pooling over [n, channels, spatial…]. */
 import { addDims, ceilDivDims, floorDivDims, minDims, mulDims, subDims } from '../../dims.js';
-import type { Dim, DType, Shape } from '../../types.js';
+import { countOf, type Dim, type DType, type Shape } from '../../types.js';
 import { type Call, type Rule, type Rules, unknownShape } from '../call.js';
 
 interface Window {
@@ -113,7 +113,7 @@ export const convolutions: Rules = {
   Col2Im: (c) => {
     const [n = null, columns = null] = c.shape(0) ?? [];
     const block = c.numbers(2);
-    const area = block === undefined ? null : block.reduce((a, b) => a * b, 1);
+    const area = block === undefined ? null : countOf(block);
     const [length] = c.shape(1) ?? [];
     const image = c.dims(1) ?? (typeof length === 'number' ? unknownShape(length) : undefined);
     c.set(0, c.dtype(0), image === undefined ? null : [n, floorDivDims(columns, area), ...image]);
