@@ -7,6 +7,7 @@ import { widen } from '../src/halves.js';
 import { encodeNumbers, type NumberLike } from '../src/literals.js';
 import type { Tensor } from '../src/tensor.js';
 import { byteSize, countOf, type DType } from '../src/types.js';
+import { hasArray, typedArray } from './typed-arrays.js';
 
 export interface HostTensor {
   readonly dtype: DType;
@@ -25,37 +26,23 @@ export type NumericArray =
   | Uint16Array
   | Uint32Array;
 
-/** How the bytes of a dtype are seen as numbers; without a copy where JavaScript has the type. */
-interface Reader {
-  readonly bytes: number;
-  readonly read: (buffer: ArrayBufferLike, byteOffset: number, length: number) => NumericArray;
-}
-
-const READERS: Partial<Record<DType, Reader>> = {
-  float32: { bytes: 4, read: (b, o, n) => new Float32Array(b, o, n) },
-  float64: { bytes: 8, read: (b, o, n) => new Float64Array(b, o, n) },
-  float16: { bytes: 2, read: (b, o, n) => widen('float16', new Uint16Array(b, o, n)) },
-  bfloat16: { bytes: 2, read: (b, o, n) => widen('bfloat16', new Uint16Array(b, o, n)) },
-  int8: { bytes: 1, read: (b, o, n) => new Int8Array(b, o, n) },
-  int16: { bytes: 2, read: (b, o, n) => new Int16Array(b, o, n) },
-  int32: { bytes: 4, read: (b, o, n) => new Int32Array(b, o, n) },
-  int64: { bytes: 8, read: (b, o, n) => Float64Array.from(new BigInt64Array(b, o, n), Number) },
-  uint8: { bytes: 1, read: (b, o, n) => new Uint8Array(b, o, n) },
-  uint16: { bytes: 2, read: (b, o, n) => new Uint16Array(b, o, n) },
-  uint32: { bytes: 4, read: (b, o, n) => new Uint32Array(b, o, n) },
-  uint64: { bytes: 8, read: (b, o, n) => Float64Array.from(new BigUint64Array(b, o, n), Number) },
-  bool: { bytes: 1, read: (b, o, n) => new Uint8Array(b, o, n) },
+/** Dtypes whose numbers are no typed array's. */
+const CONVERTED: Partial<Record<DType, (bytes: Uint8Array) => NumericArray>> = {
+  float16: (bytes) => widen('float16', typedArray('float16', bytes)),
+  bfloat16: (bytes) => widen('bfloat16', typedArray('uint16', bytes)),
+  int64: (bytes) => Float64Array.from(typedArray('int64', bytes), Number),
+  uint64: (bytes) => Float64Array.from(typedArray('uint64', bytes), Number),
 };
 
 /** The elements as numbers: a view of the bytes for plain dtypes, a converted copy for halves and 64-bit integers. */
-export function numbersOf(tensor: HostTensor): NumericArray {
-  const reader =
-    READERS[tensor.dtype] ??
-    fail('E_UNSUPPORTED', {
-      message: `Tensors of dtype ${tensor.dtype} cannot be read as numbers in the runtime`,
-    });
-  const { data } = tensor.data.byteOffset % reader.bytes === 0 ? tensor : { data: tensor.data.slice() };
-  return reader.read(data.buffer, data.byteOffset, data.byteLength / reader.bytes);
+export function numbersOf({ dtype, data }: HostTensor): NumericArray {
+  const convert = CONVERTED[dtype];
+  if (convert !== undefined) return convert(data);
+  return hasArray(dtype)
+    ? (typedArray(dtype, data) as NumericArray)
+    : fail('E_UNSUPPORTED', {
+        message: `Tensors of dtype ${dtype} cannot be read as numbers in the runtime`,
+      });
 }
 
 /** A tensor of numbers, each rounded once to the dtype; integers out of range are an E_TYPE error. */

@@ -7,23 +7,7 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { env, InferenceSession, Tensor } from 'onnxruntime-node';
 import type { HostTensor } from './host-tensor.js';
 import type { CreatedReply, DeviceAccess, Reply, Request, TensorInfo, Tensors } from './session-protocol.js';
-
-type Storage = Exclude<Tensor.DataTypeMap[Tensor.Type], string[]>;
-
-const VIEWS: Readonly<Record<string, (buffer: ArrayBufferLike, offset: number, bytes: number) => Storage>> = {
-  float32: (b, o, n) => new Float32Array(b, o, n / 4),
-  float64: (b, o, n) => new Float64Array(b, o, n / 8),
-  float16: (b, o, n) => new Uint16Array(b, o, n / 2),
-  int8: (b, o, n) => new Int8Array(b, o, n),
-  int16: (b, o, n) => new Int16Array(b, o, n / 2),
-  int32: (b, o, n) => new Int32Array(b, o, n / 4),
-  int64: (b, o, n) => new BigInt64Array(b, o, n / 8),
-  uint8: (b, o, n) => new Uint8Array(b, o, n),
-  uint16: (b, o, n) => new Uint16Array(b, o, n / 2),
-  uint32: (b, o, n) => new Uint32Array(b, o, n / 4),
-  uint64: (b, o, n) => new BigUint64Array(b, o, n / 8),
-  bool: (b, o, n) => new Uint8Array(b, o, n),
-};
+import { hasArray, typedArray } from './typed-arrays.js';
 
 // Errors are thrown to the caller; the library itself stays quiet.
 env.logLevel = 'fatal';
@@ -36,17 +20,9 @@ let access: DeviceAccess | undefined;
 const copiers = new Map<string, InferenceSession>();
 let nextSession = 0;
 
-function toOrt(tensor: HostTensor): Tensor {
-  const view = VIEWS[tensor.dtype];
-  if (view === undefined) throw new Error(`Unsupported data type: ${tensor.dtype}`);
-  const { data } = tensor;
-  // Views need aligned offsets; 8 covers every element size.
-  const aligned = data.byteOffset % 8 === 0 ? data : data.slice();
-  return new Tensor(
-    tensor.dtype as Tensor.Type,
-    view(aligned.buffer, aligned.byteOffset, aligned.byteLength),
-    tensor.dims,
-  );
+function toOrt({ dtype, dims, data }: HostTensor): Tensor {
+  if (!hasArray(dtype)) throw new Error(`Unsupported data type: ${dtype}`);
+  return new Tensor(dtype, typedArray(dtype, data), dims);
 }
 
 function fromOrt(name: string, tensor: Tensor): HostTensor {
