@@ -14,6 +14,7 @@ import { normalizations } from './normalization.js';
 import { poolings } from './pooling.js';
 import { quantised } from './quantized.js';
 import { reductions } from './reduction.js';
+import { resizes } from './resize.js';
 import { rotaries } from './rotary.js';
 import type { Gradient } from './rule.js';
 import { softmaxes } from './softmax.js';
@@ -29,6 +30,7 @@ const FAMILIES = [
   einsums,
   convolutions,
   poolings,
+  resizes,
   movements,
   indexings,
   rotaries,

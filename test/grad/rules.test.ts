@@ -7,9 +7,10 @@ import { linear } from './cases/linear.js';
 import { movement } from './cases/movement.js';
 import { quantised } from './cases/quantised.js';
 import { reductions } from './cases/reductions.js';
+import { resizing } from './cases/resize.js';
 import { compare } from './harness.js';
 
-const cases = { ...elementwise, ...reductions, ...linear, ...movement, ...layers, ...quantised };
+const cases = { ...elementwise, ...reductions, ...linear, ...movement, ...layers, ...quantised, ...resizing };
 
 describe('gradient rules', () => {
   it('each has a case', () => {
