@@ -1,4 +1,5 @@
 /** Runs the training API and the step target over the same batches. */
+import type ort from 'onnxruntime-node';
 import { emitOrtTraining } from '../../passes/targets/ort-training/emit.js';
 import type { OrtTrainingOptions } from '../../passes/targets/ort-training/options.js';
 import { emitStep } from '../../passes/targets/step.js';
@@ -71,16 +72,17 @@ export async function byStepTarget(
   model: Model,
   options: OrtTrainingOptions,
   batches: readonly (readonly Batch[])[],
+  session: ort.InferenceSession.SessionOptions = {},
 ): Promise<Course> {
-  const { loss, lossConfig, optimizer, optimizerConfig, clip, groups, dropout, seed = 0 } = options;
+  const { loss, lossConfig, optimizer, optimizerConfig, clip, groups, dropout, inputs, seed = 0 } = options;
   const { schedule = { id: 'constant', learningRate: 1e-3 }, accumulation = 1 } = options;
-  const given = { lossConfig, optimizer, optimizerConfig, clip, groups, dropout };
+  const given = { lossConfig, optimizer, optimizerConfig, clip, groups, dropout, inputs };
   const emitted = emitStep(model, {
     loss,
     accumulation,
     ...Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)),
   });
-  const driver = await Driver.open(model, emitted);
+  const driver = await Driver.open(model, emitted, session);
   try {
     const losses: number[] = [];
     for (const [t, micro] of batches.entries()) {

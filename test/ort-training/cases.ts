@@ -7,13 +7,15 @@ import { randomStream } from '../../src/initializer.js';
 import type { Model } from '../../src/model.js';
 import { readModel } from '../../src/onnx/index.js';
 import { randomParameters } from '../helpers/adapters.js';
-import type { ModelFixture } from '../helpers/fixtures.js';
 import type { Batch } from '../targets/driver.js';
 
 export const LORA = { method: 'lora', config: { rank: 3, alpha: 5 } } as const;
 
 /** A fixture with an adapter whose parameters are random, so that no factor is zero. */
-export async function adapted(fixture: ModelFixture, settings: Parameters<typeof insert>[1]): Promise<Model> {
+export async function adapted(
+  fixture: { readonly path: string },
+  settings: Parameters<typeof insert>[1],
+): Promise<Model> {
   const model = readModel(fixture.path);
   insert(model, settings);
   const record = readAdapterRecord(model);

@@ -27,6 +27,7 @@ import { type Accumulators, addAccumulators } from './accumulators.js';
 import { countSeed } from './dropout-seed.js';
 import { type FrozenWeight, liftFrozen } from './frozen.js';
 import { DROPOUT_SEED, LAZY_RESET_GRAD } from './names.js';
+import { fitOperators } from './operators.js';
 import { lowerOpset } from './opset.js';
 import { emitOptimizer } from './optimizer-model.js';
 import type { Divided } from './optimizers.js';
@@ -124,7 +125,10 @@ export function emitOrtTraining(model: Model, options: OrtTrainingOptions): OrtT
   training.opsets.set('com.microsoft', 1);
   const frozen = placement === 'checkpoint' ? liftFrozen(training, evaluation) : [];
   const parameters = { trained, frozen: frozen.map(({ name }) => name), dropoutSeed: seed !== undefined };
-  for (const model of [training, evaluation]) lowerOpset(model);
+  for (const model of [training, evaluation]) {
+    lowerOpset(model);
+    fitOperators(model);
+  }
   arrangeInputs(training, users, parameters, accumulators);
   arrangeInputs(evaluation, users, parameters, { inputs: [], values: [] });
   const optimizer = emitOptimizer({
