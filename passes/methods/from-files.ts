@@ -1,4 +1,5 @@
 /** Methods that nobody inserts: what folders of PEFT hold is read as them. */
+import bdLora from './bd-lora.js';
 import beft from './beft.js';
 import boft from './boft.js';
 import c3a from './c3a.js';
@@ -6,20 +7,24 @@ import type { Method } from './contract/method.js';
 import deft from './deft.js';
 import delora from './delora.js';
 import fourierft from './fourierft.js';
+import frod from './frod.js';
 import glora from './glora.js';
 import gralora from './gralora.js';
 import hira from './hira.js';
 import hra from './hra.js';
+import kasa from './kasa.js';
 import miss from './miss.js';
 import oft from './oft.js';
 import osf from './osf.js';
 import peanut from './peanut.js';
 import pvera from './pvera.js';
+import qaLora from './qa-lora.js';
 import randlora from './randlora.js';
 import residualLora from './residual-lora.js';
 import road from './road.js';
 import shira from './shira.js';
 import supertuning from './supertuning.js';
+import tinylora from './tinylora.js';
 import trainableTokens from './trainable-tokens.js';
 import unilora from './unilora.js';
 import vbLoraCompact from './vb-lora-compact.js';
@@ -29,6 +34,9 @@ export const FILE_METHODS: readonly Method[] = [
   vbLoraCompact,
   trainableTokens,
   residualLora,
+  kasa,
+  bdLora,
+  qaLora,
   oft,
   boft,
   hra,
@@ -50,4 +58,6 @@ export const FILE_METHODS: readonly Method[] = [
   supertuning,
   unilora,
   waveft,
+  tinylora,
+  frod,
 ];

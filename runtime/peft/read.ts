@@ -31,6 +31,7 @@ import { type SortedKeys, type StoredModule, sortKeys } from './keys.js';
 import { peftShape, toOurs } from './layout.js';
 import { matchModules } from './match.js';
 import { byWeights } from './match-weights.js';
+import { numbersBehind } from './numbers.js';
 import { type PeftFolder, readPeftFolder } from './source.js';
 import { planWhole, wholeTensors } from './whole.js';
 
@@ -52,12 +53,20 @@ export interface ReadPeftOptions {
  * that the base lacks or that are ambiguous.
  */
 export async function readPeft(path: string, options: ReadPeftOptions): Promise<AdapterFile> {
-  const folder = await readPeftFolder(path);
-  const owner = methodOf(folder.config, path, options.methods);
+  const stored = await readPeftFolder(path);
+  const owner = methodOf(stored.config, path, options.methods);
+  const folder = { ...stored, tensors: await tensorsByModule(stored, owner) };
   const others = accompanying(options.methods).filter(({ method }) => method !== owner.method);
   const keys = sortKeys(folder.tensors, owner, others, path);
   const reader = new Reader(folder, keys, owner, options);
   return reader.read();
+}
+
+async function tensorsByModule(
+  { config, tensors, path }: PeftFolder,
+  { format }: FormattedMethod,
+): Promise<ReadonlyMap<string, Tensor>> {
+  return (await format.rearranged?.({ config, tensors, path, numbers: numbersBehind })) ?? tensors;
 }
 
 interface Matched {

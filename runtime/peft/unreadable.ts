@@ -6,9 +6,7 @@ const DATA = 'what it adds depends on the input, which no weight does; serve it 
 /** By `peft_type`. */
 export const UNREADABLE: Readonly<Record<string, string>> = {
   ADAMSS: `Which rows belong to which of its factors a random clustering of the base decides, which no file holds; ${IN_PYTHON}`,
-  FROD: `Its files lack a factor of every module, which PEFT solves for with the weights of the base; ${IN_PYTHON}`,
   PSOFT: `It rotates singular vectors of the base, whose signs no file holds and every library chooses by itself; ${IN_PYTHON}`,
-  TINYLORA: `Which of its vectors is whose follows from the order of modules in PyTorch, which an export does not keep; ${IN_PYTHON}`,
   POLY: `It routes by task: ${DATA}`,
   LILY: `It routes by input: ${DATA}`,
   XLORA: `It mixes adapters by input: ${DATA}`,

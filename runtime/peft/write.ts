@@ -12,6 +12,7 @@ import { loadTensor } from '../host-tensor.js';
 import { writeSafetensors } from '../safetensors.js';
 import { type FormattedMethod, formatOf } from './formats.js';
 import { joined, toPeft } from './layout.js';
+import { numbersBehind } from './numbers.js';
 import { settledConfig } from './settled-config.js';
 import { CONFIG_FILE, WEIGHTS_FILE } from './source.js';
 import { slicesOf } from './whole.js';
@@ -86,7 +87,9 @@ export async function writePeft(
   );
   mkdirSync(folder, { recursive: true });
   const force = options.force ?? false;
-  await writeSafetensors(join(folder, WEIGHTS_FILE), tensors, { metadata: { format: 'pt' }, force });
+  const stored =
+    (await main.format.restored?.({ config, tensors, path: folder, numbers: numbersBehind })) ?? tensors;
+  await writeSafetensors(join(folder, WEIGHTS_FILE), stored, { metadata: { format: 'pt' }, force });
   const sorted = Object.fromEntries(Object.entries(config).sort(([a], [b]) => (a < b ? -1 : 1)));
   const text = new TextEncoder().encode(`${JSON.stringify(sorted, null, 2)}\n`);
   await atomicWrite(join(folder, CONFIG_FILE), { force }, (sink) => sink.write(text));
@@ -94,7 +97,7 @@ export async function writePeft(
     folder,
     type: String(config.peft_type),
     modules: new Set(parts.map(({ path }) => path)).size,
-    tensors: tensors.size,
+    tensors: stored.size,
   };
 }
 

@@ -177,10 +177,12 @@ describe('a folder', () => {
 
   it.each([
     [{ init_lora_weights: 'pissa_niter_4' }, 'path_initial_model_for_weight_conversion'],
-    [{ init_lora_weights: 'pissa', use_dora: true }, 'path_initial_model_for_weight_conversion'],
-    [{ init_lora_weights: 'loftq' }, 'path_initial_model_for_weight_conversion'],
+    [{ init_lora_weights: 'pissa_niter_4' }, 'random numbers'],
+    [{ init_lora_weights: 'corda' }, 'activations over data'],
+    [{ init_lora_weights: 'lora_ga' }, 'gradients over data'],
+    [{ init_lora_weights: 'loftq' }, 'bitsandbytes'],
+    [{ init_lora_weights: 'pissa', use_qalora: true }, 'use_qalora put other factors'],
     [{ alora_invocation_tokens: [1, 2] }, 'aLoRA'],
-    [{ use_qalora: true }, 'QALoRA'],
     [{ target_parameters: ['experts'] }, 'experts'],
     [{ layer_replication: [[0, 2]] }, 'replicates'],
     [{ peft_type: 'FOURIERFT', random_loc_seed: null }, 'without a seed'],
@@ -190,6 +192,8 @@ describe('a folder', () => {
     [{ peft_type: 'PVERA', sample_at_inference: true }, 'sample_at_inference'],
     [{ peft_type: 'PEANUT', act_fn: 'mish' }, "'mish'"],
     [{ peft_type: 'PSOFT' }, 'signs'],
+    [{ peft_type: 'TINYLORA', save_projection: false }, 'save_projection=True'],
+    [{ peft_type: 'FROD', save_projection: false }, 'save_projection=True'],
     [{ peft_type: 'XLORA' }, 'depends on the input'],
     [{ peft_type: 'NOVEL' }, 'What is read: LORA'],
   ])('that is not read says why: %j', async (fields, reason) => {

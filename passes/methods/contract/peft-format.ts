@@ -3,6 +3,7 @@
  * `adapter_model.safetensors` against our parameters. It belongs to the method and is data; `runtime/peft` reads and
  * writes folders by it. Source: peft 0.21, `tuners/<method>/{config,layer,model}.py`.
  */
+import type { Tensor } from '../../../src/tensor.js';
 import type { SiteKind } from '../../sites/site.js';
 
 /** Fields of an `adapter_config.json`. */
@@ -20,6 +21,8 @@ export interface PeftTensor {
   readonly weight?: boolean;
   /** Whether a smaller tensor is filled up with zeros. */
   readonly padded?: boolean;
+  /** PEFT's shape at a convolution, of that at a linear over patches; default: the same. `window`: sizes of the window. */
+  convolved?(shape: readonly number[], window: readonly number[]): readonly number[];
 }
 
 /** A module of a PEFT file. */
@@ -30,6 +33,18 @@ export interface PeftModule {
   readonly name: string;
   /** Shapes by key behind the module path. */
   readonly shapes: ReadonlyMap<string, readonly number[]>;
+  /** Sizes of the window, where the module is a convolution. */
+  readonly window?: readonly number[] | undefined;
+}
+
+/** The tensors of a folder. */
+export interface PeftFile {
+  readonly config: PeftConfig;
+  /** By PEFT's keys. */
+  readonly tensors: ReadonlyMap<string, Tensor>;
+  readonly path: string;
+  /** Elements of a tensor, row-major. */
+  numbers(tensor: Tensor): Promise<Float64Array>;
 }
 
 /** Where a parameter of ours lies in a tensor that holds the parameters of all modules. */
@@ -69,6 +84,10 @@ export interface PeftFormat {
   readonly tensors: { readonly [Kind in SiteKind]?: Readonly<Record<string, PeftTensor>> };
   /** Parts of keys of tensors that are saved for training alone. */
   readonly ignores?: readonly string[];
+  /** The tensors, under keys of modules where the file keeps them by something else. Throws E_INVALID_DATA. */
+  rearranged?(file: PeftFile): Promise<ReadonlyMap<string, Tensor>>;
+  /** The inverse: tensors of modules as the file keeps them. Throws E_UNSUPPORTED where they disagree. */
+  restored?(file: PeftFile): Promise<ReadonlyMap<string, Tensor>>;
   /** Tensors that all modules share, by role. */
   readonly shared?: Readonly<Record<string, PeftTensor>>;
   readonly whole?: PeftWhole;
