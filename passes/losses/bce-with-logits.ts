@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import type { Value } from '../../src/graph.js';
 import { castTo, defineLoss, floatTensor, lossDtype, sizeOf, targetShape, vector } from './loss.js';
 
 /**
@@ -7,17 +8,20 @@ import { castTo, defineLoss, floatTensor, lossDtype, sizeOf, targetShape, vector
  */
 export const bceWithLogits = defineLoss({
   id: 'bce-with-logits',
-  summary: 'Binary cross-entropy on scores, for multi-label classification',
+  summary: 'Binary cross-entropy on scores, for multi-label classification and masks',
   config: z.strictObject({
     output: z.string().optional(),
     labels: z.string().default('labels'),
+    /** What the output holds; `auto`: scores, or probabilities where a Sigmoid makes them, which is then read before it. */
+    input: z.enum(['auto', 'logits']).default('auto'),
     /** One factor per label on the positive term. */
     positiveWeights: z.array(z.number().min(0)).min(1).optional(),
   }),
-  build(context, { output, labels, positiveWeights }) {
+  build(context, { output, labels, input, positiveWeights }) {
     const { b } = context;
     const { op } = b;
-    const scores = context.output(output);
+    const found = context.output(output);
+    const scores = input === 'auto' ? beforeSigmoid(found) : found;
     const { dtype: stored, shape } = floatTensor(scores, 'bce-with-logits', 0);
     const dtype = lossDtype(stored);
     const target = targetShape(shape);
@@ -53,3 +57,9 @@ export const bceWithLogits = defineLoss({
     };
   },
 });
+
+/** The scores that a Sigmoid makes probabilities of; the value itself where there is none. */
+function beforeSigmoid(value: Value): Value {
+  const node = value.producer;
+  return node?.domain === '' && node.op === 'Sigmoid' ? node.input(0) : value;
+}

@@ -3,14 +3,16 @@
  * and scatters can add (16). Every op whose form changed on the way is rewritten to the new form, or known to read the
  * same; if one op is neither, the model stays as it is.
  */
-import { attr } from '../../src/attribute.js';
+import { attr, intAttribute } from '../../src/attribute.js';
 import { type Node, type Value, walkNodes } from '../../src/graph.js';
 import type { Model } from '../../src/model.js';
 import type { Builder } from '../../src/ops/builder.js';
 import { type OpSchema, schemaOf } from '../../src/ops/schema.js';
 import { dtypeOf, rankOf } from '../../src/value-type.js';
 import type { Edit } from '../edit.js';
+import { numbersOf } from '../grad/scalars.js';
 import { definePass } from '../pass.js';
+import { payloadOf } from '../sites/payload.js';
 import { replaceNode } from './rewrite.js';
 
 /** What training graphs are raised to: Gelu is there, and every runtime since ONNX Runtime 1.17 reads it. */
@@ -58,8 +60,7 @@ const split: Lift = (b, node) => {
 /** Softmax over all axes from `axis` on, as before 13: over the columns of a matrix. */
 const coercedSoftmax: Lift = (b, node) => {
   const x = node.input(0);
-  const attribute = node.attributes.get('axis');
-  const axis = attribute?.type === 'int' ? Number(attribute.value) : 1;
+  const axis = intAttribute(node, 'axis', 1);
   const rank = rankOf(x);
   if (axis === -1 || axis + 1 === rank) return b.call(node.op, [x], { axis: attr.int(-1) });
   const flat = b.op.Flatten(x, { axis });
@@ -87,6 +88,41 @@ const slice: Lift = (b, node) => {
   return b.call('Slice', [node.input(0), list('starts'), list('ends'), list('axes')]);
 };
 
+/** An empty tensor stands for an input that is absent, before 13. */
+const present = (value: Value | null | undefined): Value | null => {
+  const dims = value == null ? undefined : payloadOf(value)?.dims;
+  return value == null || dims?.includes(0) === true ? null : value;
+};
+
+const resize: Lift = (b, node) => {
+  const [x, ...rest] = node.inputs;
+  return rebuild(b, node, [x ?? null, ...rest.map(present)], Object.fromEntries(node.attributes));
+};
+
+/** Without attributes for it, a resized image is sampled at i/scale, rounded down where pixels repeat. */
+const plainResize: Lift = (b, node) => {
+  const attributes = Object.fromEntries(node.attributes);
+  return b.call('Resize', [node.input(0), null, node.input(1)], {
+    ...attributes,
+    coordinate_transformation_mode: 'asymmetric',
+    nearest_mode: 'floor',
+  });
+};
+
+/** Resize of opset 10 rounds up where it shrinks. */
+function enlarges(node: Node): boolean {
+  const mode = node.attributes.get('mode');
+  const scales = node.inputs[1] == null ? undefined : payloadOf(node.inputs[1]);
+  const numbers = scales === undefined ? undefined : numbersOf(scales);
+  return (mode?.type === 'string' && mode.value === 'linear') || numbers?.every((s) => s >= 1) === true;
+}
+
+/** Resize lost this rule of coordinates in 13. */
+function keepsCoordinates(node: Node): boolean {
+  const rule = node.attributes.get('coordinate_transformation_mode');
+  return rule?.type !== 'string' || rule.value !== 'tf_half_pixel_for_nn';
+}
+
 const REDUCTIONS = [
   'ReduceMean',
   'ReduceMax',
@@ -103,23 +139,37 @@ interface Lifted {
   /** Opset that brought the new form. */
   readonly since: number;
   readonly lift: Lift;
+  /** Whether the node has a new form; default: every one has. */
+  readonly when?: (node: Node) => boolean;
 }
 
-const LIFTS: ReadonlyMap<string, Lifted> = new Map<string, Lifted>([
-  ['ReduceSum', { since: 13, lift: attributeToInput('axes', 1) }],
-  ['Squeeze', { since: 13, lift: attributeToInput('axes', 1) }],
-  ['Unsqueeze', { since: 13, lift: attributeToInput('axes', 1) }],
-  ['Softmax', { since: 13, lift: coercedSoftmax }],
-  ['LogSoftmax', { since: 13, lift: coercedSoftmax }],
-  ['Split', { since: 18, lift: split }],
+/** By operator, forms of older opsets first. */
+const LIFTS: ReadonlyMap<string, readonly Lifted[]> = new Map<string, readonly Lifted[]>([
+  ['ReduceSum', [{ since: 13, lift: attributeToInput('axes', 1) }]],
+  ['Squeeze', [{ since: 13, lift: attributeToInput('axes', 1) }]],
+  ['Unsqueeze', [{ since: 13, lift: attributeToInput('axes', 1) }]],
+  ['Softmax', [{ since: 13, lift: coercedSoftmax }]],
+  ['LogSoftmax', [{ since: 13, lift: coercedSoftmax }]],
+  ['Split', [{ since: 18, lift: split }]],
   // In inference the same under other names of its inputs.
   [
     'BatchNormalization',
-    { since: 14, lift: (b, node) => rebuild(b, node, node.inputs, Object.fromEntries(node.attributes)) },
+    [{ since: 14, lift: (b, node) => rebuild(b, node, node.inputs, Object.fromEntries(node.attributes)) }],
   ],
-  ['Clip', { since: 11, lift: clip }],
-  ['Slice', { since: 10, lift: slice }],
-  ...REDUCTIONS.map((op): [string, Lifted] => [op, { since: 18, lift: attributeToInput('axes', 1) }]),
+  ['Clip', [{ since: 11, lift: clip }]],
+  ['Slice', [{ since: 10, lift: slice }]],
+  ...REDUCTIONS.map((op): [string, readonly Lifted[]] => [
+    op,
+    [{ since: 18, lift: attributeToInput('axes', 1) }],
+  ]),
+  ['Upsample', [{ since: 10, lift: plainResize }]],
+  [
+    'Resize',
+    [
+      { since: 11, lift: plainResize, when: enlarges },
+      { since: 13, lift: resize, when: keepsCoordinates },
+    ],
+  ],
 ]);
 
 /** Ops whose meaning or defaults changed in ways that their signature does not show. */
@@ -128,8 +178,6 @@ const CHANGED: ReadonlySet<string> = new Set([
   'GridSample',
   'GroupNormalization',
   'Hardmax',
-  'Resize',
-  'Upsample',
   'RoiAlign',
   'DFT',
 ]);
@@ -153,6 +201,11 @@ function readsTheSame(node: Node, from: OpSchema, to: OpSchema): boolean {
   return sameFormals && kept && optional && defaults;
 }
 
+/** The way from the form that the node has; the first that came after it. */
+function liftOf({ op }: Node, opset: number): Lifted | undefined {
+  return LIFTS.get(op)?.find(({ since }) => opset < since);
+}
+
 /** Whether the node has to be rewritten; undefined when it cannot be raised. */
 function needsLift(node: Node, opset: number): boolean | undefined {
   if (node.domain !== '') return false;
@@ -162,8 +215,8 @@ function needsLift(node: Node, opset: number): boolean | undefined {
   if (from === undefined || to === undefined) return false;
   if (from.since === to.since) return false;
   if (givesStatistics(node)) return undefined;
-  const lifted = LIFTS.get(node.op);
-  if (lifted !== undefined && opset < lifted.since) return true;
+  const lifted = liftOf(node, opset);
+  if (lifted !== undefined) return lifted.when?.(node) === false ? undefined : true;
   return readsTheSame(node, from, to) ? false : undefined;
 }
 
@@ -181,7 +234,7 @@ export const raiseOpsetPass = definePass({
     }
     model.opsets.set('', TRAINING_OPSET);
     for (const node of lifts) {
-      const lift = LIFTS.get(node.op)?.lift;
+      const lift = liftOf(node, opset)?.lift;
       if (lift !== undefined) yield replaceNode(model, node, 'raise-opset', (b) => lift(b, node));
     }
   },

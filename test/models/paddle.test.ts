@@ -68,6 +68,20 @@ function images(
   };
 }
 
+/** Images of noise, and a mask of a bright region in each. */
+function masked(height: number, width: number, length: number): Dataset {
+  const { example } = images(height, width, new Array(length).fill([]));
+  const values = Float32Array.from({ length: height * width }, (_, i) => (i % width < width / 3 ? 1 : 0));
+  return {
+    source: 'masks',
+    length,
+    example(index) {
+      const { where, tensors } = example(index);
+      return { where, tensors: new Map([...tensors, ['labels', { dims: [1, height, width], values }]]) };
+    },
+  };
+}
+
 /**
  * The model with what its last Sigmoid or Softmax reads as output: of noise the detector says 10⁻⁶ everywhere, which is
  * as coarse as a Sigmoid in float32.
@@ -189,14 +203,31 @@ describe.skipIf(!existsSync(REC))('PP-OCRv4', () => {
     expect(result.losses.at(-1)).toBeLessThan(result.losses[0]! * 0.9);
   });
 
-  test('det: an operator without a gradient is named, with the path', () => {
+  test('det learns which pixels are text, through Resize and its own transposed convolutions', async () => {
     const model = readModel(DET);
-    insert(model, { ...LORA, targeting: { targets: ['conv2d_395'] } });
-    expect(() => emitStep(model, { loss: 'mse' })).toThrow(
-      expect.objectContaining({
-        code: 'E_NO_GRADIENT',
-        message: expect.stringMatching(/Resize.*conv2d_395\.lora_A.*Sigmoid/),
-      }),
-    );
+    const { record } = insert(model, EVERYWHERE);
+    const emitted = emitStep(model, {
+      loss: 'bce-with-logits',
+      clip: 5,
+      schedule: { id: 'constant', learningRate: 5e-3 },
+    });
+    expect(emitted.manifest.untrained).toEqual([]);
+    expect(emitted.manifest.params).toHaveLength(2 * record.sites.length);
+    const result = await train({
+      artifacts: await artifactsInMemory(emitted, model),
+      data: masked(64, 96, 2),
+      out: join(folder, 'det'),
+      batchSize: 2,
+      maxSteps: 6,
+      epochs: 10,
+    });
+    expect(result.losses.at(-1)).toBeLessThan(result.losses[0]! * 0.7);
+    const report = await fold({
+      model: DET,
+      adapter: result.adapter!,
+      out: join(folder, 'det-trained.onnx'),
+    });
+    expect(report.proof?.holds).toBe(true);
+    expect(report.tensors).toHaveLength(record.sites.length);
   });
 });

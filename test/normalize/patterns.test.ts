@@ -2,6 +2,7 @@
 import ort from 'onnxruntime-node';
 import { describe, expect, it } from 'vitest';
 import { normalizeForTraining } from '../../passes/normalize/index.js';
+import { raiseOpsetPass } from '../../passes/normalize/raise-opset.js';
 import { runPasses } from '../../passes/runner.js';
 import { cloneModel } from '../../src/clone.js';
 import { inferModel } from '../../src/infer/index.js';
@@ -149,6 +150,31 @@ describe('old forms', () => {
       y = ReduceMax <axes = [-1]> (x) z = Softmax <axis = 1> (x) l, r = Split <axis = 2> (x) u = Unsqueeze <axes = [0]> (x) }`;
     const ops = await normalised(text, 11);
     expect(ops).toEqual(['ReduceMax', 'Flatten', 'Softmax', 'Shape', 'Reshape', 'Split', 'Unsqueeze']);
+  });
+});
+
+describe('images resized in old forms', () => {
+  const to = (name: string, text: string) =>
+    `g (float[1,2,3,4] x) => (float[p,q,r,s] y) <float[4] f = {1, 1, ${text}}, float[0] none = {}, int64[4] n = {1, 2, 5, 7}> {
+      y = ${name} }`;
+  const old = '<coordinate_transformation_mode = "tf_half_pixel_for_nn">';
+  it.each([
+    [9, 'Upsample (x, f)', '2, 3', true],
+    [9, 'Upsample <mode = "linear"> (x, f)', '2, 1.5', true],
+    [10, 'Resize (x, f)', '2, 1.5', true],
+    [10, 'Resize <mode = "linear"> (x, f)', '0.7, 2', true],
+    // Rounded up where it shrinks, which no later form says.
+    [10, 'Resize (x, f)', '0.7, 2', false],
+    [11, 'Resize (x, none, f)', '2, 0.7', true],
+    [11, 'Resize <mode = "linear"> (x, none, none, n)', '1, 1', true],
+    [11, `Resize ${old} (x, none, f)`, '2, 3', false],
+    [13, 'Resize (x, , f)', '2, 0.7', true],
+  ])('opset %i: %s by %s', async (opset, call, scales, raised) => {
+    const text = to(call, scales);
+    expect(await normalised(text, opset)).toEqual(['Resize']);
+    const model = parseModel(`<ir_version: 8, opset_import: ["": ${opset}]> ${text}`);
+    runPasses(model, [raiseOpsetPass]);
+    expect(model.opset('')).toBe(raised ? 20 : opset);
   });
 });
 

@@ -252,6 +252,22 @@ describe('losses', () => {
       expect(numbers(gradient)[i]).toBeCloseTo(expected / 6, 6);
   });
 
+  it('reads binary scores before the Sigmoid that ends the model, unless they are said to be scores', () => {
+    const reads = (config: Record<string, unknown>): boolean => {
+      const model = new Model(new Graph());
+      model.opsets.set('', 17);
+      const x = model.graph.addInput(new Value({ name: 'x', type: tensorType('float32', ['n', 1, 4, 5]) }));
+      const b = new Builder(model);
+      const mask = b.op.Sigmoid(x);
+      applyEdit({ label: 'model', graph: model.graph, add: { nodes: b.nodes, at: 'end' } });
+      model.graph.addOutput('mask', mask);
+      const loss = lossById('bce-with-logits').configure(config);
+      addObjective(model, loss, new PublicNames(model), new Map());
+      return mask.users.size === 0;
+    };
+    expect([reads({}), reads({ input: 'logits' })]).toEqual([true, false]);
+  });
+
   it('computes no one-hot and no log-softmax tensor', () => {
     const { model } = lossModel(CASES['causal language model']!, true);
     const big = [...model.graph.nodes()].filter(({ outputs: [y] }) =>
