@@ -39,6 +39,54 @@ export const attr = {
   tensor: (value: Tensor): Attribute => ({ type: 'tensor', value }),
 } as const;
 
+/** The number of an INT attribute; `fallback` for every other, and for none. */
+export function intOf<T extends number | undefined>(
+  attribute: Attribute | undefined,
+  fallback: T,
+): number | T {
+  return attribute?.type === 'int' ? Number(attribute.value) : fallback;
+}
+
+/** The number of a FLOAT attribute. */
+export function floatOf(attribute: Attribute | undefined, fallback: number): number {
+  return attribute?.type === 'float' ? attribute.value : fallback;
+}
+
+/** The text of a STRING attribute. */
+export function textOf(attribute: Attribute | undefined, fallback: string): string {
+  return attribute?.type === 'string' ? attribute.value : fallback;
+}
+
+/** The numbers of an INTS attribute; undefined for every other, and for none. */
+export function numbersOfInts(attribute: Attribute | undefined): number[] | undefined {
+  return attribute?.type === 'ints' ? attribute.value.map(Number) : undefined;
+}
+
+/** Whatever has attributes by name: a node, or a call that is being built. */
+export interface AttributeHolder {
+  readonly attributes: ReadonlyMap<string, Attribute>;
+}
+
+/** An INT attribute as a number. */
+export function intAttribute({ attributes }: AttributeHolder, name: string, fallback: number): number {
+  return intOf(attributes.get(name), fallback);
+}
+
+/** A FLOAT attribute. */
+export function floatAttribute({ attributes }: AttributeHolder, name: string, fallback: number): number {
+  return floatOf(attributes.get(name), fallback);
+}
+
+/** A STRING attribute. */
+export function textAttribute({ attributes }: AttributeHolder, name: string, fallback: string): string {
+  return textOf(attributes.get(name), fallback);
+}
+
+/** An INTS attribute as numbers; undefined when absent. */
+export function intsAttribute({ attributes }: AttributeHolder, name: string): number[] | undefined {
+  return numbersOfInts(attributes.get(name));
+}
+
 /** The graphs an attribute holds (If, Loop, Scan bodies); empty for all other attributes. */
 export function graphsOf(attribute: Attribute): readonly Graph[] {
   if (attribute.type === 'graph') return [attribute.value];

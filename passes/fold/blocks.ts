@@ -5,10 +5,10 @@
  * The analysis runs backwards from the output: a block of rows of `w + s·A B` needs the same rows of `w` and of `A` and
  * all of `B`. An operator without an entry, or a value that is needed both cut and whole, means that there are no blocks.
  */
+import { intAttribute, intsAttribute } from '../../src/attribute.js';
 import type { Node, Value } from '../../src/graph.js';
 import type { Model } from '../../src/model.js';
 import { shapeOf } from '../../src/value-type.js';
-import { intAttribute } from '../sites/payload.js';
 
 /** Input name → axis it is cut along. Inputs that are not named are needed whole by every block. */
 export type BlockAxes = ReadonlyMap<string, number>;
@@ -44,9 +44,8 @@ const RULES: Readonly<Record<string, Rule>> = {
     return axis === 0 ? [0, null] : [null, 1];
   },
   Transpose: (node, axis) => {
-    const perm = node.attributes.get('perm');
-    const from = perm?.type === 'ints' ? perm.value[axis] : undefined;
-    return from === undefined ? undefined : [Number(from)];
+    const from = intsAttribute(node, 'perm')?.[axis];
+    return from === undefined ? undefined : [from];
   },
   Concat: (node, axis) => {
     const along = intAttribute(node, 'axis', 0);

@@ -3,6 +3,7 @@
  * the pattern swallows gets none. They are exact rewritings of what the rules of the parts would give, in fewer passes,
  * and local: other readers of the branch are differentiated as ever.
  */
+import { intAttribute, intsAttribute } from '../../src/attribute.js';
 import type { Node, Value } from '../../src/graph.js';
 import type { GradientContext } from './context.js';
 import type { Contribution } from './rule.js';
@@ -56,10 +57,9 @@ function meanSquareAxes(x: Value, inverse: Value): Axes | undefined {
     .map((i) => madeBy(sum.input(i), 'ReduceMean'))
     .find((node) => node !== undefined);
   if (mean === undefined || !isSquareOf(mean.input(0), x)) return undefined;
-  const keep = mean.attributes.get('keepdims');
-  if (keep?.type === 'int' && keep.value === 0n) return undefined;
-  const attribute = mean.attributes.get('axes');
-  if (attribute?.type === 'ints') return () => attribute.value.map(Number);
+  if (intAttribute(mean, 'keepdims', 1) === 0) return undefined;
+  const axes = intsAttribute(mean, 'axes');
+  if (axes !== undefined) return () => axes;
   const input = mean.inputs[1];
   if (input === null || input === undefined) return undefined;
   return (c) => c.known(input) ?? c.unsupported('the axes of its mean are computed at run time');

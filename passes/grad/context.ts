@@ -1,4 +1,5 @@
 /** What a gradient rule sees: the node, its values, the cotangents of its outputs, and a builder. */
+import { floatAttribute, intAttribute, intsAttribute, textAttribute } from '../../src/attribute.js';
 import { fail } from '../../src/errors.js';
 import type { Node, Value } from '../../src/graph.js';
 import { constantOf, intsOf } from '../../src/infer/index.js';
@@ -86,20 +87,16 @@ export class GradientContext {
   }
 
   int(name: string, fallback: number): number {
-    const attribute = this.node.attributes.get(name);
-    return attribute?.type === 'int' ? Number(attribute.value) : fallback;
+    return intAttribute(this.node, name, fallback);
   }
   float(name: string, fallback: number): number {
-    const attribute = this.node.attributes.get(name);
-    return attribute?.type === 'float' ? attribute.value : fallback;
+    return floatAttribute(this.node, name, fallback);
   }
   string(name: string, fallback: string): string {
-    const attribute = this.node.attributes.get(name);
-    return attribute?.type === 'string' ? attribute.value : fallback;
+    return textAttribute(this.node, name, fallback);
   }
   ints(name: string): number[] | undefined {
-    const attribute = this.node.attributes.get(name);
-    return attribute?.type === 'ints' ? attribute.value.map(Number) : undefined;
+    return intsAttribute(this.node, name);
   }
 
   /** Numbers given as an attribute in old opsets and as an input in new ones; undefined when absent. */

@@ -3,6 +3,7 @@
  * Run-time dimensions are read from graph inputs with the same symbol where there are any, so that no activation is
  * kept alive for its shape alone.
  */
+import { intsAttribute } from '../../src/attribute.js';
 import { fail } from '../../src/errors.js';
 import type { Graph, Node, Value } from '../../src/graph.js';
 import type { Model } from '../../src/model.js';
@@ -317,8 +318,5 @@ function staticTarget(from: Shape | undefined, to: Shape): number[] | undefined 
 
 /** The permutation of a Transpose node; reversed axes by default. */
 export function permOf(node: Node, rank: number): number[] {
-  const perm = node.attributes.get('perm');
-  return perm?.type === 'ints'
-    ? perm.value.map(Number)
-    : Array.from({ length: rank }, (_, i) => rank - 1 - i);
+  return intsAttribute(node, 'perm') ?? Array.from({ length: rank }, (_, i) => rank - 1 - i);
 }

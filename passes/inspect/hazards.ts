@@ -1,8 +1,8 @@
 /** What can go wrong with a model, check by check. A check says what it finds; the list at the end is all of them. */
+import { intAttribute } from '../../src/attribute.js';
 import { type Node, walkNodes } from '../../src/graph.js';
 import type { Model } from '../../src/model.js';
 import { schemaHistory } from '../../src/ops/schema.js';
-import { intAttribute } from '../sites/payload.js';
 import type { WeightSite } from '../sites/site.js';
 import type { GradientTest } from './operators.js';
 import type { Hazard, Severity, SharedWeight } from './report.js';

@@ -7,13 +7,14 @@
  * by one Scan over the frames, forwards for α and backwards for the same recursion β from the end. With both, the
  * gradient by the scores is p_t(c) − Σ_{l'_j = c} exp(α_t(j) + β_t(j) − log p_t(l'_j) − log P).
  */
+
 import { z } from 'zod';
+import { intAttribute } from '../../src/attribute.js';
 import { fail } from '../../src/errors.js';
 import { Graph, Value } from '../../src/graph.js';
 import { Builder } from '../../src/ops/builder.js';
 import { type DType, formatType, tensorType } from '../../src/types.js';
 import { rankOf, shapeOf } from '../../src/value-type.js';
-import { intAttribute } from '../sites/payload.js';
 import { castTo, defineLoss, floatTensor, lossDtype } from './loss.js';
 
 /** Logarithm of nothing: −∞ would make NaN of a difference. */

@@ -1,4 +1,5 @@
 /** An estimate of the memory that a graph takes in ONNX Runtime, before anything runs. */
+import { intAttribute } from '../../src/attribute.js';
 import { fail } from '../../src/errors.js';
 import type { Graph, Node, Value } from '../../src/graph.js';
 import { inferModel } from '../../src/infer/index.js';
@@ -135,9 +136,8 @@ function packedBytes(value: Value): number {
 }
 
 /** What decides the layout of a packed factor. */
-function formOf({ op, attributes }: Node): string {
-  const transposed = attributes.get('transB');
-  return `${op} ${transposed?.type === 'int' ? transposed.value : 0n}`;
+function formOf(node: Node): string {
+  return `${node.op} ${intAttribute(node, 'transB', 0)}`;
 }
 
 function packs(node: Node, index: number): boolean {

@@ -2,6 +2,7 @@
  * Layer normalisation: raised from its parts where an exporter wrote it out, and given its statistics as outputs, which
  * the gradient reuses.
  */
+import { intAttribute } from '../../src/attribute.js';
 import type { Node, Value } from '../../src/graph.js';
 import { intsOf } from '../../src/infer/index.js';
 import type { Model } from '../../src/model.js';
@@ -64,8 +65,7 @@ function isSquare(value: Value, of: Value): boolean {
 
 function overLast(node: Node, x: Value): boolean {
   const attribute = node.attributes.get('axes');
-  const keep = node.attributes.get('keepdims');
-  if (keep?.type === 'int' && keep.value === 0n) return false;
+  if (intAttribute(node, 'keepdims', 1) === 0) return false;
   const input = node.inputs[1];
   const axes = attribute?.type === 'ints' ? attribute.value : input == null ? undefined : intsOf(input);
   const rank = rankOf(x);

@@ -1,10 +1,10 @@
 /** Keys and values of earlier steps that a decoder takes as inputs: which inputs these are, and what an empty past is. */
+import { intAttribute } from '../../src/attribute.js';
 import type { Graph, Node, Value } from '../../src/graph.js';
 import type { Model } from '../../src/model.js';
 import { isFloat } from '../../src/types.js';
 import { shapeOf, sizeAt } from '../../src/value-type.js';
 import { definePass } from '../pass.js';
-import { intAttribute } from '../sites/payload.js';
 
 /** `past_key_values.0.key` (optimum, ORT GenAI), `past_0`, `past_key_self_0` (ONNX Runtime's converters). */
 const PAST = /^past(_key_values|_key|_value)?([._]|\d)/;

@@ -1,4 +1,5 @@
 /** Operators that some device has no kernel for, as formulas of operators that every device has. */
+import { floatAttribute, intAttribute } from '../../src/attribute.js';
 import type { Node, Value } from '../../src/graph.js';
 import type { Builder } from '../../src/ops/builder.js';
 import { isFloat } from '../../src/types.js';
@@ -9,9 +10,7 @@ function inputs(node: Node): Value[] {
 }
 
 function number(node: Node, name: string, fallback: number): number {
-  const attribute = node.attributes.get(name);
-  if (attribute?.type === 'int') return Number(attribute.value);
-  return attribute?.type === 'float' ? attribute.value : fallback;
+  return intAttribute(node, name, floatAttribute(node, name, fallback));
 }
 
 function sum(b: Builder, values: readonly Value[]): Value | undefined {

@@ -1,4 +1,5 @@
 /** Splits into many parts as one Slice per part: a shader has a handful of buffers, and Split wants one per part. */
+import { intAttribute } from '../../src/attribute.js';
 import type { Node, Value } from '../../src/graph.js';
 import type { Model } from '../../src/model.js';
 import { shapeOf } from '../../src/value-type.js';
@@ -30,8 +31,7 @@ export function wideSplits(most: number): Pass {
 }
 
 function axisOf(node: Node): number {
-  const axis = node.attributes.get('axis');
-  return axis?.type === 'int' ? Number(axis.value) : 0;
+  return intAttribute(node, 'axis', 0);
 }
 
 function partSizes(node: Node): number[] | undefined {

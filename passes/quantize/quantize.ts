@@ -2,6 +2,7 @@
  * Quantises the weights of linears: products with floats become products with integers, everything else stays. The
  * numbers are computed by `runtime`, which reads bytes; here are the graph and the shapes.
  */
+import { floatAttribute } from '../../src/attribute.js';
 import { fail } from '../../src/errors.js';
 import { type Node, Value } from '../../src/graph.js';
 import type { Model } from '../../src/model.js';
@@ -12,7 +13,7 @@ import type { Edit } from '../edit.js';
 import { unusedWith } from '../normalize/rewrite.js';
 import { definePass } from '../pass.js';
 import { runPasses } from '../runner.js';
-import { floatAttribute, payloadOf } from '../sites/payload.js';
+import { payloadOf } from '../sites/payload.js';
 import type { LinearSite } from '../sites/site.js';
 import { claimName, valueNames } from '../value-names.js';
 import type { PartSpec, ProductSizes, QuantizedParts, QuantizeFormat, QuantizeSettings } from './formats.js';

@@ -2,12 +2,12 @@
  * Experts whose weights are one tensor [experts, ·, ·]: each slice is a linear of its own. Their inputs and outputs exist
  * for all experts together, or for the selected ones, so methods act on the weights.
  */
+import { intsAttribute } from '../../src/attribute.js';
 import type { Node, Value } from '../../src/graph.js';
 import { isFloat } from '../../src/types.js';
 import { rankOf } from '../../src/value-type.js';
 import type { LinearDraft } from './draft.js';
 import { graphOf } from './linear.js';
-import { intsAttribute } from './payload.js';
 import { traceConstant } from './weight.js';
 
 /** `transposed`: whether the op sees slices as [out, in]. */

@@ -1,8 +1,9 @@
 /** Several projections in one weight: the Split, or the Slices, that take its output apart by columns. */
+import { intAttribute, intsAttribute } from '../../src/attribute.js';
 import type { Node, Value } from '../../src/graph.js';
 import { rankOf, sizeAt } from '../../src/value-type.js';
 import type { Part } from './draft.js';
-import { constantIntegers, intAttribute, intsAttribute, intsOfAttributeOrInput } from './payload.js';
+import { constantIntegers, intsOfAttributeOrInput } from './payload.js';
 import type { ColumnRange, PackedRange } from './site.js';
 
 interface Whole {

@@ -1,4 +1,5 @@
 /** Reading constants while looking for sites: which values hold a payload, and the integers of small ones. */
+import { intOf, intsAttribute } from '../../src/attribute.js';
 import type { Node, Value } from '../../src/graph.js';
 import type { Tensor } from '../../src/tensor.js';
 
@@ -31,28 +32,8 @@ export function constantIntegers(value: Value | null | undefined): number[] | un
   const producer = value.producer;
   if (producer?.op === 'Identity' && producer.domain === '') return constantIntegers(producer.inputs[0]);
   if (producer?.op !== 'Constant' || producer.domain !== '') return undefined;
-  const one = producer.attributes.get('value_int');
-  if (one?.type === 'int') return [Number(one.value)];
-  const many = producer.attributes.get('value_ints');
-  return many?.type === 'ints' ? many.value.map(Number) : undefined;
-}
-
-/** An INT attribute as a number. */
-export function intAttribute(node: Node, name: string, fallback: number): number {
-  const attribute = node.attributes.get(name);
-  return attribute?.type === 'int' ? Number(attribute.value) : fallback;
-}
-
-/** A FLOAT attribute. */
-export function floatAttribute(node: Node, name: string, fallback: number): number {
-  const attribute = node.attributes.get(name);
-  return attribute?.type === 'float' ? attribute.value : fallback;
-}
-
-/** An INTS attribute as numbers; undefined when absent. */
-export function intsAttribute(node: Node, name: string): number[] | undefined {
-  const attribute = node.attributes.get(name);
-  return attribute?.type === 'ints' ? attribute.value.map(Number) : undefined;
+  const one = intOf(producer.attributes.get('value_int'), undefined);
+  return one === undefined ? intsAttribute(producer, 'value_ints') : [one];
 }
 
 /** Integers that older opsets give as an attribute and newer ones as an input. */

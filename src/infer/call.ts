@@ -1,5 +1,5 @@
 /** What a rule sees of a node: types and known contents of inputs, attributes with defaults, and slots to fill. */
-import type { Attribute } from '../attribute.js';
+import { type Attribute, intOf, numbersOfInts, textOf } from '../attribute.js';
 import { fail } from '../errors.js';
 import type { Graph, Node, Value } from '../graph.js';
 import type { Tensor } from '../tensor.js';
@@ -102,18 +102,15 @@ export class Call {
   int(name: string): number | undefined;
   int(name: string, fallback: number): number;
   int(name: string, fallback?: number): number | undefined {
-    const attribute = this.attribute(name);
-    return attribute?.type === 'int' ? Number(attribute.value) : fallback;
+    return intOf(this.attribute(name), fallback);
   }
 
   ints(name: string): readonly number[] | undefined {
-    const attribute = this.attribute(name);
-    return attribute?.type === 'ints' ? attribute.value.map(Number) : undefined;
+    return numbersOfInts(this.attribute(name));
   }
 
   text(name: string, fallback: string): string {
-    const attribute = this.attribute(name);
-    return attribute?.type === 'string' ? attribute.value : fallback;
+    return textOf(this.attribute(name), fallback);
   }
 
   /** A dtype given as a DataType code. */

@@ -1,12 +1,10 @@
 /** Skip connections and embeddings that ONNX Runtime fuses with the normalisation behind them. */
+import { floatAttribute } from '../../../src/attribute.js';
 import type { Node, Value } from '../../../src/graph.js';
 import type { Builder } from '../../../src/ops/builder.js';
 import { defineExpansion, type Expansion, isRead, optional, refuse } from '../expansion.js';
 
-function epsilon(node: Node, fallback: number): number {
-  const attribute = node.attributes.get('epsilon');
-  return attribute?.type === 'float' ? attribute.value : fallback;
-}
+const epsilon = (node: Node, fallback: number) => floatAttribute(node, 'epsilon', fallback);
 
 /** x + skip (+ bias) */
 function skipped(b: Builder, node: Node, bias: number): Value {

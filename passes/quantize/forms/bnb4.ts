@@ -1,7 +1,8 @@
 /** `com.microsoft.MatMulBnb4`: 4-bit codes of a table, flat over [N, K], one scale per block of the flat order. */
+import { intAttribute } from '../../../src/attribute.js';
 import type { Node } from '../../../src/graph.js';
 import { isFloat } from '../../../src/types.js';
-import { intAttribute, payloadOf } from '../../sites/payload.js';
+import { payloadOf } from '../../sites/payload.js';
 import { type QuantizedMatrix, type QuantizedProduct, type Refusal, TABLES } from '../matrix.js';
 
 const TYPES = ['fp4', 'nf4'] as const;

@@ -1,6 +1,6 @@
 /** `DequantizeLinear` of a constant, the standard operator and ONNX Runtime's own. */
+import { intAttribute } from '../../../src/attribute.js';
 import type { Node } from '../../../src/graph.js';
-import { intAttribute } from '../../sites/payload.js';
 import type { QuantizedMatrix, Refusal } from '../matrix.js';
 import { affineMatrix } from './affine.js';
 

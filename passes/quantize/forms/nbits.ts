@@ -1,7 +1,8 @@
 /** `com.microsoft.MatMulNBits`: codes [N, blocks, bytes], scales [N, blocks], zero points [N, padded bytes] or floats. */
+import { intAttribute } from '../../../src/attribute.js';
 import type { Node } from '../../../src/graph.js';
 import { isFloat } from '../../../src/types.js';
-import { intAttribute, payloadOf } from '../../sites/payload.js';
+import { payloadOf } from '../../sites/payload.js';
 import type { CodePacking, QuantizedMatrix, QuantizedProduct, Refusal, ZeroPoints } from '../matrix.js';
 
 const BITS: readonly number[] = [2, 4, 8];

@@ -2,10 +2,10 @@
  * `com.microsoft.Attention`: query, key and value are projected inside the op by one packed weight [in, q + k + v], so
  * that no projected value exists and only the weight form can attach.
  */
+import { intsAttribute } from '../../../src/attribute.js';
 import { isBias, storedBias } from '../bias.js';
 import type { Detector } from '../draft.js';
 import { graphOf, linearWeight } from '../linear.js';
-import { intsAttribute } from '../payload.js';
 
 export const packedAttention: Detector = {
   ops: ['com.microsoft.Attention'],

@@ -3,12 +3,13 @@
  * linear over patches, [channels × window, out], which exist nowhere as a value: its weight alone can be adapted, and
  * what is added to the output takes the weight form.
  */
+import { intAttribute, intsAttribute } from '../../../src/attribute.js';
 import type { Node } from '../../../src/graph.js';
 import { countOf } from '../../../src/types.js';
 import { storedBias } from '../bias.js';
 import type { Detector } from '../draft.js';
 import { linearDraft, linearWeight } from '../linear.js';
-import { intAttribute, intsAttribute } from '../payload.js';
+import { traceConstant } from '../weight.js';
 
 export const conv: Detector = {
   ops: ['Conv'],
@@ -25,7 +26,10 @@ export const conv: Detector = {
       weight,
       ...storedBias(node, 2),
     });
-    return [pointwise === undefined ? { ...draft, y: undefined, patches: true } : draft];
+    const form = { window: traceConstant(node.input(1))?.dims.slice(2) ?? [], groups: intAttribute(node, 'group', 1) };
+    return [
+      pointwise === undefined ? { ...draft, ...form, y: undefined, patches: true } : { ...draft, ...form },
+    ];
   },
 };
 

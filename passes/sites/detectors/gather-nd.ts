@@ -1,8 +1,8 @@
 /** `GatherND` of whole slices: experts selected for every token, as torch.export writes it. */
+import { intAttribute } from '../../../src/attribute.js';
 import { sizeAt } from '../../../src/value-type.js';
 import type { Detector } from '../draft.js';
 import { selectedExperts } from '../experts.js';
-import { intAttribute } from '../payload.js';
 
 export const gatherNd: Detector = {
   ops: ['GatherND'],

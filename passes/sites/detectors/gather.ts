@@ -1,8 +1,9 @@
 /** `Gather(table, ids)` over rows of a constant matrix: an embedding. */
+import { intAttribute } from '../../../src/attribute.js';
 import type { Detector } from '../draft.js';
 import { embeddingDraft } from '../embedding.js';
 import { selectedExperts } from '../experts.js';
-import { intAttribute, payloadOf } from '../payload.js';
+import { payloadOf } from '../payload.js';
 import { integerTable } from './quantized-gather.js';
 
 export const gather: Detector = {

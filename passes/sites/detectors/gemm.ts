@@ -2,10 +2,10 @@
  * `Gemm`: y = alpha · A' · B' + beta · C, with either operand transposed. GPT-2's Conv1D is one between Reshapes. Of a
  * `FusedGemm` only the activation behind the sum is seen.
  */
+import { floatAttribute, intAttribute } from '../../../src/attribute.js';
 import { isBias, storedBias } from '../bias.js';
 import type { Detector } from '../draft.js';
 import { linearDraft, linearWeight } from '../linear.js';
-import { floatAttribute, intAttribute } from '../payload.js';
 import { traceConstant } from '../weight.js';
 
 export const gemm: Detector = {

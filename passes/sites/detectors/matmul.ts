@@ -1,8 +1,8 @@
 /** `MatMul(x, W)` and `FusedMatMul(x, W)` of ONNX Runtime, which adds transposition and a factor. */
+import { floatAttribute, intAttribute } from '../../../src/attribute.js';
 import type { Detector } from '../draft.js';
 import { expertDrafts } from '../experts.js';
 import { linearDraft, linearWeight } from '../linear.js';
-import { floatAttribute, intAttribute } from '../payload.js';
 import { traceConstant } from '../weight.js';
 
 export const matMul: Detector = {

@@ -2,13 +2,14 @@
  * Lookups in a quantised table: `com.microsoft.GatherBlockQuantized`, which gives floats, and `Gather` of integers with
  * a `DequantizeLinear` behind it. A float branch can run beside them.
  */
+import { intAttribute } from '../../../src/attribute.js';
 import type { Node, Value } from '../../../src/graph.js';
 import { isFloat } from '../../../src/types.js';
 import { dtypeOf, shapeOf } from '../../../src/value-type.js';
 import { onlyUse } from '../bias.js';
 import type { Detector, EmbeddingDraft } from '../draft.js';
 import { graphOf } from '../linear.js';
-import { intAttribute, payloadOf } from '../payload.js';
+import { payloadOf } from '../payload.js';
 
 function draft(node: Node, y: Value, axis: number): readonly EmbeddingDraft[] {
   const table = node.input(0);

@@ -1,6 +1,6 @@
 /** Identity and Cast: the same elements, perhaps in another type. */
+import { intAttribute } from '../../../src/attribute.js';
 import { dtypeOfCode } from '../../../src/types.js';
-import { intAttribute } from '../payload.js';
 import type { Link } from './link.js';
 
 export const identity: Link = {

@@ -1,7 +1,8 @@
 /** Reshape, Squeeze, Unsqueeze, Flatten: the same elements in the same order under other dims. */
 
+import { intAttribute } from '../../../src/attribute.js';
 import { countOf } from '../../../src/types.js';
-import { constantIntegers, intAttribute, intsOfAttributeOrInput } from '../payload.js';
+import { constantIntegers, intsOfAttributeOrInput } from '../payload.js';
 import type { Link } from './link.js';
 
 export const reshape: Link = {

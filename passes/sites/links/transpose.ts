@@ -1,5 +1,5 @@
 /** Transpose: the one link that changes the order of elements. */
-import { intsAttribute } from '../payload.js';
+import { intsAttribute } from '../../../src/attribute.js';
 import type { Link } from './link.js';
 
 /** `perm` of a Transpose; the default reverses all axes. */

@@ -1,8 +1,8 @@
 /** Attention in standard ops: a Softmax over scores of a product, which weighs values. */
+import { floatAttribute, intAttribute } from '../../../src/attribute.js';
 import type { Node, Value } from '../../../src/graph.js';
 import { dtypeOf, rankOf, sizeAt } from '../../../src/value-type.js';
 import { graphOf } from '../linear.js';
-import { floatAttribute, intAttribute } from '../payload.js';
 import type { AttentionSite, LinearRole, LinearSite } from '../site.js';
 import { feeding, type Linears, wholeOf } from './linears.js';
 import { isConstant, origin, passes, type Reading, scaling, unflattened } from './trace.js';

@@ -1,4 +1,5 @@
 /** Normalizations over the last axis: as one op, fused with the residual sum, or written out. */
+import { intAttribute } from '../../../src/attribute.js';
 import type { Node, Value } from '../../../src/graph.js';
 import { intsOf } from '../../../src/infer/index.js';
 import { isFloat } from '../../../src/types.js';
@@ -6,7 +7,6 @@ import { rankOf, sizeAt } from '../../../src/value-type.js';
 import { operandPairs } from '../../normalize/match.js';
 import type { NormDraft } from '../draft.js';
 import { graphOf } from '../linear.js';
-import { intAttribute } from '../payload.js';
 import type { SiteBias } from '../site.js';
 import { traceConstant } from '../weight.js';
 import { sumOutput } from './sums.js';

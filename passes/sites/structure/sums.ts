@@ -1,7 +1,7 @@
 /** Ops that add a residual before they normalize: the values that they do not show. */
+import { floatAttribute, intAttribute } from '../../../src/attribute.js';
 import type { Node, Value } from '../../../src/graph.js';
 import type { Ops } from '../../../src/ops/ops.generated.js';
-import { floatAttribute, intAttribute } from '../payload.js';
 
 interface FusedSum {
   /** Input slots of gain, offset and the bias that joins the sum. */

@@ -1,5 +1,5 @@
 /** Operators that exist at older opsets in another form: inputs that were attributes, attributes with another meaning. */
-import { type Attribute, attr } from '../../attribute.js';
+import { type Attribute, attr, intAttribute, intsAttribute } from '../../attribute.js';
 import { Value } from '../../graph.js';
 import { tensorOf } from '../../literals.js';
 import { type OpCall, withAttributes, withInputs } from '../op-call.js';
@@ -50,8 +50,7 @@ const reduction = (before: number): readonly Lowering[] => [
  * another axis is moved there.
  */
 const lastAxis: Step = (call, builder, opset) => {
-  const attribute = call.attributes.get('axis');
-  const axis = attribute?.type === 'int' ? Number(attribute.value) : -1;
+  const axis = intAttribute(call, 'axis', -1);
   const rank = rankOf(call);
   // A default axis of 1 holds where 'axis' is left out, so it is always written.
   if (axis === -1 && opset >= 11) return withAttributes(call, { axis: attr.int(-1) });
@@ -77,8 +76,7 @@ const evenSplit: Step = (call, _, opset) => {
   if (attribute?.type !== 'int' || call.inputs[1] != null) return plain;
   const operand = call.inputs[0];
   const type = operand instanceof Value && operand.type?.kind === 'tensor' ? operand.type : undefined;
-  const axis = call.attributes.get('axis');
-  const dim = type?.shape?.at(axis?.type === 'int' ? Number(axis.value) : 0);
+  const dim = type?.shape?.at(intAttribute(call, 'axis', 0));
   if (typeof dim !== 'number') return plain;
   const parts = Number(attribute.value);
   if (dim % parts === 0) return plain;
@@ -170,8 +168,7 @@ const samePowTypes: Step = (call, builder) => {
 };
 
 const concatenated = (call: OpCall): number => {
-  const axes = call.attributes.get('axes');
-  return axes?.type === 'ints' ? axes.value.length : 0;
+  return intsAttribute(call, 'axes')?.length ?? 0;
 };
 
 const flattening: readonly Lowering[] = [{ before: 13, step: lastAxis }];

@@ -1,5 +1,5 @@
 /** Vocabulary of lowering steps. */
-import { type Attribute, attr } from '../../attribute.js';
+import { type Attribute, attr, floatAttribute, intAttribute, textAttribute } from '../../attribute.js';
 import { fail } from '../../errors.js';
 import { Value } from '../../graph.js';
 import { constantOf, intsOf } from '../../infer/index.js';
@@ -101,18 +101,15 @@ export class Parts {
   }
 
   int(name: string, fallback: number): number {
-    const attribute = this.call.attributes.get(name);
-    return attribute?.type === 'int' ? Number(attribute.value) : fallback;
+    return intAttribute(this.call, name, fallback);
   }
 
   float(name: string, fallback: number): number {
-    const attribute = this.call.attributes.get(name);
-    return attribute?.type === 'float' ? attribute.value : fallback;
+    return floatAttribute(this.call, name, fallback);
   }
 
   text(name: string, fallback: string): string {
-    const attribute = this.call.attributes.get(name);
-    return attribute?.type === 'string' ? attribute.value : fallback;
+    return textAttribute(this.call, name, fallback);
   }
 
   /** Rank of the i-th operand; `E_UNSUPPORTED` when unknown. */

@@ -2,10 +2,10 @@
  * com.microsoft GroupQueryAttention: causal attention over a cache, with few heads of keys and values and rotary
  * positions. Row b has seen seqlens_k[b] + 1 tokens; those that are not among the queries lie in the cache.
  */
+import { floatAttribute, intAttribute } from '../../../../src/attribute.js';
 import type { Node, Value } from '../../../../src/graph.js';
 import type { Builder } from '../../../../src/ops/builder.js';
 import { Shapes } from '../../../grad/shapes.js';
-import { floatAttribute, intAttribute } from '../../../sites/payload.js';
 import { type Expanded, isRead, optional, refuse, refuseInputs } from '../../expansion.js';
 import { attend } from './attend.js';
 import { joined, known, parted, split } from './heads.js';

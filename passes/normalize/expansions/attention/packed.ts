@@ -1,8 +1,8 @@
 /** com.microsoft Attention: query, key and value projected inside the op by one weight [in, q + k + v]. */
+import { floatAttribute, intAttribute, intsAttribute } from '../../../../src/attribute.js';
 import type { Node, Value } from '../../../../src/graph.js';
 import type { Builder } from '../../../../src/ops/builder.js';
 import { Shapes } from '../../../grad/shapes.js';
-import { floatAttribute, intAttribute, intsAttribute } from '../../../sites/payload.js';
 import { type Expanded, isRead, optional, refuse, refuseInputs } from '../../expansion.js';
 import { attend } from './attend.js';
 import { grown, joined, known, parted, split } from './heads.js';

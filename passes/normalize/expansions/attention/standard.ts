@@ -1,9 +1,9 @@
 /** Attention of ai.onnx, opsets 23 and 24. */
+import { floatAttribute, intAttribute } from '../../../../src/attribute.js';
 import type { Node, Value } from '../../../../src/graph.js';
 import type { Builder } from '../../../../src/ops/builder.js';
 import { dtypeOfCode } from '../../../../src/types.js';
 import { Shapes } from '../../../grad/shapes.js';
-import { floatAttribute, intAttribute } from '../../../sites/payload.js';
 import { type Expanded, isRead, optional, refuse } from '../../expansion.js';
 import { attend } from './attend.js';
 import { grown, joined, split } from './heads.js';
