@@ -14,6 +14,7 @@ import { isFloat } from '../../src/types.js';
 import { loadTensor, numbersOf, tensorOfNumbers } from '../host-tensor.js';
 import type { OrtCheckpoint } from './checkpoint.js';
 import { optimizerState, type Start } from './start.js';
+import { widened } from './widened.js';
 import { nominalOf, type WriteCheckpointOptions, writeCheckpoint } from './write-checkpoint.js';
 
 /** Names that ONNX Runtime's own generator gives. */
@@ -30,7 +31,10 @@ export interface OrtTrainingArtifacts extends OrtTrainingModels {
   readonly state: OrtCheckpoint;
 }
 
-/** Emitted models with their checkpoint; values are those of the adapted model, or of `start`. */
+/**
+ * Emitted models with their checkpoint; values are those of the adapted model, or of `start`. What was bfloat16 is computed
+ * in float32.
+ */
 export async function ortTrainingArtifacts(
   models: OrtTrainingModels,
   adapted: Model,
@@ -55,7 +59,7 @@ export async function ortTrainingArtifacts(
   const passes = accumulation * (start?.optimizer?.step ?? 0);
   if (dropoutSeed !== undefined) fixed.set(DROPOUT_SEED, counter(dropoutSeed + passes));
   return {
-    ...models,
+    ...widened(models),
     state: {
       trainable,
       frozen: fixed,

@@ -2,9 +2,10 @@
 import type ort from 'onnxruntime-node';
 import { emitOrtTraining } from '../../passes/targets/ort-training/emit.js';
 import type { OrtTrainingOptions } from '../../passes/targets/ort-training/options.js';
-import { emitStep } from '../../passes/targets/step.js';
+import { emitStep, type StepArtifacts } from '../../passes/targets/step.js';
 import { ortTrainingArtifacts } from '../../runtime/ort-training/artifacts.js';
 import { learningRate } from '../../runtime/train/schedule.js';
+import { hasBfloat16, widenBfloat16 } from '../../runtime/widen.js';
 import type { Model } from '../../src/model.js';
 import { numbers } from '../helpers/run.js';
 import { type Batch, Driver } from '../targets/driver.js';
@@ -68,6 +69,16 @@ export async function byTrainingApi(
   }
 }
 
+/** Without bfloat16, which the CPU has no kernels for. */
+function inFloat32(emitted: StepArtifacts): StepArtifacts {
+  const { manifest, ...models } = emitted;
+  const wide = Object.entries(models).map(([name, model]) => [
+    name,
+    hasBfloat16(model) ? widenBfloat16(model) : model,
+  ]);
+  return { manifest, ...Object.fromEntries(wide) } as StepArtifacts;
+}
+
 export async function byStepTarget(
   model: Model,
   options: OrtTrainingOptions,
@@ -82,7 +93,7 @@ export async function byStepTarget(
     accumulation,
     ...Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)),
   });
-  const driver = await Driver.open(model, emitted, session);
+  const driver = await Driver.open(model, inFloat32(emitted), session);
   try {
     const losses: number[] = [];
     for (const [t, micro] of batches.entries()) {

@@ -18,6 +18,7 @@ describe.skipIf(!installed)('the training API trains', () => {
     ['a merged decoder', 'decoders', 'gpt2.merged', CAUSAL],
     ["what ONNX Runtime's optimizer fused", 'fused', 'distilbert.optimizer.attention', CLASSES],
     ['a table in blocks, for which it has no operator', 'quantised', 'bert-nbits4', CLASSES],
+    ['bfloat16, computed in float32', 'zoo', 'opt.ts.bf16', CAUSAL],
     ['products in 8 bits, for which it has no kernel', 'quantised', 'bert-nbits8', CLASSES],
   ])('%s', async (_, folder, name, loss) => {
     const { theirs, ours } = await courses({ path: fixturePath(folder, `${name}.onnx`), loss }, 5);

@@ -13,9 +13,8 @@ import { CASES } from '../quantised/fixtures.js';
 
 type Named = readonly [name: string, trainee: Trainee, dtype: string];
 
-// bfloat16 has no kernels on the CPU.
 const described = FIXTURE_FOLDERS.flatMap((folder) =>
-  checkedFixtures(folder, ({ dtype, limits }) => dtype !== 'bfloat16' && limits?.train === undefined).map(
+  checkedFixtures(folder, ({ limits }) => limits?.train === undefined).map(
     (fixture): Named => [`${folder}/${fixture.name}`, fixture, fixture.dtype],
   ),
 );
@@ -38,8 +37,10 @@ const quantised = CASES.map(({ name, task }): Named => {
  * that are small: both multiply rounding, which float16 casts do at other places in the two runtimes.
  */
 const TOLERANCES: Readonly<Record<string, { readonly losses: number; readonly params: number }>> = {
-  float32: { losses: 5e-5, params: 2e-4 },
+  float32: { losses: 5e-5, params: 1e-3 },
   float16: { losses: 2e-2, params: 0.3 },
+  // Computed in float32 by both.
+  bfloat16: { losses: 5e-5, params: 1e-3 },
 };
 
 describe.skipIf(!installed)('the training API', () => {
