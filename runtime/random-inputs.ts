@@ -8,6 +8,7 @@ import { fillNormal, type Random, randomStream } from '../src/initializer.js';
 import type { Model } from '../src/model.js';
 import { countOf, type DType, formatType, isFloat, type TensorType } from '../src/types.js';
 import { type HostTensor, tensorOfNumbers } from './host-tensor.js';
+import { indexBound } from './index-bounds.js';
 import { relatedSizes, switchValue } from './past-inputs.js';
 
 /** Sizes of symbolic dimensions. */
@@ -141,44 +142,4 @@ function maskOf(dims: readonly number[], random: Random, padded: boolean): Float
     mask.fill(0, row * length + kept, (row + 1) * length);
   }
   return mask;
-}
-
-/** Ops that hand integer values on unchanged, so that the bound of what they feed holds for what feeds them. */
-const PASS_THROUGH = new Set([
-  'Cast',
-  'Reshape',
-  'Unsqueeze',
-  'Squeeze',
-  'Flatten',
-  'Identity',
-  'Slice',
-  'Transpose',
-]);
-
-/** Smallest size of the axes that the values index by Gather, through reshapes and casts; undefined when none. */
-export function indexBound(value: Value, depth = 8): number | undefined {
-  let bound: number | undefined;
-  const note = (size: number | undefined) => {
-    if (size !== undefined) bound = Math.min(bound ?? size, size);
-  };
-  for (const use of value.uses) {
-    if (use.kind !== 'node') continue;
-    const { node, index } = use;
-    if (node.op === 'Gather' && index === 1) {
-      const table = node.input(0);
-      const type = table.tensor ?? (table.type?.kind === 'tensor' ? table.type : undefined);
-      const shape = type === undefined ? undefined : 'dims' in type ? type.dims : type.shape;
-      const axisAttribute = node.attributes.get('axis');
-      const axis = axisAttribute?.type === 'int' ? Number(axisAttribute.value) : 0;
-      const size = shape?.at(axis);
-      if (typeof size === 'number') note(size);
-    } else if (PASS_THROUGH.has(node.op) && index === 0 && depth > 0) {
-      const output = node.outputs[0];
-      if (output !== null && output !== undefined) note(indexBound(output, depth - 1));
-    } else if (depth > 0 && node.op === 'EmbedLayerNormalization') {
-      const table = [2, 4][index];
-      if (table !== undefined) note(node.input(table).tensor?.dims[0]);
-    }
-  }
-  return bound;
 }

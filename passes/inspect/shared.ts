@@ -4,6 +4,7 @@ import type { Model } from '../../src/model.js';
 import { isFloat } from '../../src/types.js';
 import { linkOf } from '../sites/links/index.js';
 import type { WeightSite } from '../sites/site.js';
+import { matrixOf } from './matrix.js';
 import { constants } from './parameters.js';
 import type { SharedWeight, SharingKind } from './report.js';
 
@@ -22,7 +23,7 @@ export function readersOf(value: Value): Node[] {
 export function sitesByWeight(sites: readonly WeightSite[]): Map<Value, WeightSite[]> {
   const groups = new Map<Value, WeightSite[]>();
   for (const site of sites) {
-    if (site.kind === 'linear' && site.packedIn !== undefined) continue;
+    if (matrixOf(site).packedIn !== undefined) continue;
     const group = groups.get(site.weight.value);
     if (group === undefined) groups.set(site.weight.value, [site]);
     else group.push(site);
@@ -59,19 +60,22 @@ function sharingKind(sites: readonly WeightSite[], readers: readonly Node[]): Sh
 
 /** Heads that hold the transpose of a table: exporters fold the Transpose of a tied weight into a copy. */
 function untiedCopies(sites: readonly WeightSite[]): SharedWeight[] {
-  const copies: SharedWeight[] = [];
-  for (const table of sites) {
-    if (table.kind !== 'embedding') continue;
-    for (const head of sites) {
-      if (head.kind !== 'linear' || head.weight.value === table.weight.value) continue;
-      if (head.inDim !== table.dim || head.outDim !== table.vocab || table.vocab === table.dim) continue;
-      copies.push({
+  const tables = sites.filter((site) => site.kind === 'embedding');
+  const linears = sites.filter((site) => site.kind === 'linear');
+  return tables.flatMap((table) =>
+    linears
+      .filter(
+        ({ weight, inDim, outDim }) =>
+          weight.value !== table.weight.value &&
+          inDim === table.dim &&
+          outDim === table.vocab &&
+          table.vocab !== table.dim,
+      )
+      .map((head) => ({
         weight: head.weight.value.label,
         dims: [table.vocab, table.dim],
         kind: 'untied',
         readers: [table.path, head.path],
-      });
-    }
-  }
-  return copies;
+      })),
+  );
 }

@@ -2,6 +2,7 @@
 import { outputHeads } from '../sites/heads.js';
 import { payloadOf } from '../sites/payload.js';
 import type { WeightSite } from '../sites/site.js';
+import { matrixOf } from './matrix.js';
 import type { SiteInfo } from './report.js';
 import { readersOf, sitesByWeight } from './shared.js';
 
@@ -12,7 +13,7 @@ const TRUSTED = 0.6;
 export function conflictsOf(site: WeightSite, sites: readonly WeightSite[]): string[] {
   const own = site.callOf ?? site.path;
   // A part of a packed weight has the guesses of its whole.
-  if (site.kind === 'linear' && site.packedIn !== undefined) return [];
+  if (matrixOf(site).packedIn !== undefined) return [];
   // A tied weight has the name of one of its modules: a table named after the head contradicts nothing.
   const tied = new Set(sites.filter(({ kind }) => kind !== site.kind).map(({ path }) => path));
   const others = site.guesses.filter(
@@ -25,10 +26,7 @@ export function siteRows(sites: readonly WeightSite[]): SiteInfo[] {
   const heads = outputHeads(sites);
   const groups = sitesByWeight(sites);
   return sites.map((site) => {
-    const linear = site.kind === 'linear' ? site : undefined;
-    const [rows, columns] = site.kind === 'linear' ? [site.inDim, site.outDim] : [site.vocab, site.dim];
-    const names = site.kind === 'linear' ? (['in', 'out'] as const) : (['vocab', 'dim'] as const);
-    const layout = site.weight.transposed ? `[${names[1]}, ${names[0]}]` : `[${names[0]}, ${names[1]}]`;
+    const { rows, columns, layouts, bias, packedIn } = matrixOf(site);
     return {
       path: site.path,
       kind: site.kind,
@@ -38,16 +36,16 @@ export function siteRows(sites: readonly WeightSite[]): SiteInfo[] {
       columns,
       dtype: site.dtype,
       storedDtype: payloadOf(site.weight.value)?.dtype ?? null,
-      layout: layout as SiteInfo['layout'],
+      layout: layouts[site.weight.transposed ? 1 : 0],
       storage: site.weight.storage,
       weight: site.weight.value.label,
-      bias: linear?.bias?.value.label ?? null,
+      bias: bias?.value.label ?? null,
       tap: site.y === undefined ? 'weight' : 'output',
       confidence: site.confidence,
       source: site.source,
       guesses: site.guesses,
       conflicts: conflictsOf(site, sites),
-      packedIn: linear?.packedIn ?? null,
+      packedIn: packedIn ?? null,
       callOf: site.callOf ?? null,
       sharedWith: sharedWith(site, groups.get(site.weight.value) ?? []),
       head: heads.has(site.path),

@@ -47,6 +47,8 @@ export interface ServingInput {
   readonly factor: number;
   /** Name of the input with the scale, where there is one. */
   readonly scaledBy?: string;
+  /** What every element of no adapter is, where no method has to be asked. */
+  readonly neutral?: number;
 }
 
 /** Trained tensors of a record, each once, with where they stand. */
@@ -124,6 +126,7 @@ export function servingInputs(
         key: own.scaledBy,
         kind: 'scale',
         shape: [1],
+        neutral: 1,
       });
   }
   return [...inputs, ...scales.values()];
