@@ -5,6 +5,7 @@ import { FileData } from '../../src/onnx/index.js';
 import { FileSource, MemorySource, type Source } from '../../src/onnx/source.js';
 import { BytesData, type Tensor, type TensorData } from '../../src/tensor.js';
 import { byteSize, countOf, dtypeOfCode } from '../../src/types.js';
+import { identifierOf, rootTable, type TableReader } from '../flatbuffer/read.js';
 import {
   dataFile,
   FIELDS,
@@ -16,7 +17,6 @@ import {
   type Property,
   VERSION,
 } from './checkpoint.js';
-import { identifierOf, rootTable, type TableReader } from './flatbuffer/read.js';
 
 const RESTORE = 'Restore the file, or save the checkpoint again';
 

@@ -4,17 +4,6 @@ import { atomicWrite, type Sink } from '../../src/onnx/index.js';
 import { BytesData, payloadChunks, type Tensor } from '../../src/tensor.js';
 import { byteSize, DTYPE_CODES } from '../../src/types.js';
 import {
-  dataFile,
-  FIELDS,
-  GROUP,
-  IDENTIFIER,
-  momentName,
-  type OptimizerState,
-  type OrtCheckpoint,
-  type Property,
-  VERSION,
-} from './checkpoint.js';
-import {
   bytes,
   flag,
   float32,
@@ -27,8 +16,19 @@ import {
   table,
   tables,
   text,
-} from './flatbuffer/objects.js';
-import { type FlatBuffer, layOut } from './flatbuffer/write.js';
+} from '../flatbuffer/objects.js';
+import { type FlatBuffer, layOut } from '../flatbuffer/write.js';
+import {
+  dataFile,
+  FIELDS,
+  GROUP,
+  IDENTIFIER,
+  momentName,
+  type OptimizerState,
+  type OrtCheckpoint,
+  type Property,
+  VERSION,
+} from './checkpoint.js';
 import { isOrtCheckpoint } from './read-checkpoint.js';
 
 export interface WriteCheckpointOptions {

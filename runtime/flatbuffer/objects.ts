@@ -1,5 +1,5 @@
 /** A flatbuffer as a tree of plain objects, before it has positions. */
-import type { TensorData } from '../../../src/tensor.js';
+import type { TensorData } from '../../src/tensor.js';
 
 export type Scalar =
   | { readonly kind: 'int32' | 'float32'; readonly value: number }

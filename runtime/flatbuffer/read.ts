@@ -2,10 +2,10 @@
  * Reads flatbuffers by position, from files too large to load. Nothing in the file is trusted: every offset, count and
  * size is checked against the bytes that are there before it is followed.
  */
-import { fail } from '../../../src/errors.js';
-import { FileData } from '../../../src/onnx/index.js';
-import type { Source } from '../../../src/onnx/source.js';
-import type { TensorData } from '../../../src/tensor.js';
+import { fail } from '../../src/errors.js';
+import { FileData } from '../../src/onnx/index.js';
+import type { Source } from '../../src/onnx/source.js';
+import type { TensorData } from '../../src/tensor.js';
 
 /** The characters at bytes 4 to 8, or undefined where the file is shorter. */
 export function identifierOf(source: Source): string | undefined {

@@ -6,9 +6,9 @@
  * https://flatbuffers.dev/internals: little-endian; a table starts with the distance back to its vtable, which is
  * {own size, table size, offset of each field or 0} in uint16; vectors and strings start with a uint32 count.
  */
-import { fail } from '../../../src/errors.js';
-import type { Sink } from '../../../src/onnx/index.js';
-import { payloadChunks, type TensorData } from '../../../src/tensor.js';
+import { fail } from '../../src/errors.js';
+import type { Sink } from '../../src/onnx/index.js';
+import { payloadChunks, type TensorData } from '../../src/tensor.js';
 import type { Reference, Scalar, TableNode } from './objects.js';
 
 /** Largest buffer that readers of the format take: offsets of 31 bits. */
