@@ -20,6 +20,8 @@ const READERS: Partial<Record<Tensor['dtype'], readonly [bytes: number, read: Re
   bfloat16: [2, (view, at) => bfloatToNumber(view.getUint16(at, true))],
   int32: [4, (view, at) => view.getInt32(at, true)],
   int64: [8, (view, at) => Number(view.getBigInt64(at, true))],
+  int8: [1, (view, at) => view.getInt8(at)],
+  uint8: [1, (view, at) => view.getUint8(at)],
   bool: [1, (view, at) => view.getUint8(at)],
 };
 

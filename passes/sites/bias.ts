@@ -28,19 +28,39 @@ export function isBias(value: Value, outDim: number, trailing = 0): boolean {
 export function joinedBias(y: Value, outDim: number, trailing: number): JoinedBias | undefined {
   const use = onlyUse(y);
   if (use?.kind !== 'node' || use.node.graph !== y.producer?.graph) return undefined;
-  const { node } = use;
-  if (node.qualifiedOp !== 'Add') {
-    const fused = fusedBias(use.node, use.index);
-    if (fused === undefined) return undefined;
-    const { input, columns } = fused;
-    const { bias } = storedBias(node, input, { included: false });
-    if (bias === undefined) return undefined;
-    return { y, bias: columns === undefined ? bias : { ...bias, columns } };
+  const { node, index } = use;
+  if (node.qualifiedOp === 'Add') {
+    const bias = addedBias(node, index, outDim, trailing);
+    return bias === undefined ? undefined : { y: node.output(0), bias };
   }
-  const other = node.inputs[1 - use.index];
+  const rounded = roundedUse(node);
+  if (rounded !== undefined) {
+    // What is added to the output is rounded with it; the bias comes after that.
+    const bias = addedBias(rounded.node, rounded.index, outDim, trailing);
+    return bias === undefined ? undefined : { y, bias: { ...bias, included: false } };
+  }
+  const fused = fusedBias(node, index);
+  if (fused === undefined) return undefined;
+  const { input, columns } = fused;
+  const { bias } = storedBias(node, input, { included: false });
+  if (bias === undefined) return undefined;
+  return { y, bias: columns === undefined ? bias : { ...bias, columns } };
+}
+
+/** The bias that an Add adds to its input `index`. */
+function addedBias(node: Node, index: number, outDim: number, trailing: number): SiteBias | undefined {
+  const other = node.inputs[1 - index];
   if (other === null || other === undefined || !isBias(other, outDim, trailing)) return undefined;
-  const { bias } = storedBias(node, 1 - use.index);
-  return bias === undefined ? undefined : { y: node.output(0), bias };
+  return storedBias(node, 1 - index).bias;
+}
+
+/** The Add that alone reads what a QuantizeLinear and its DequantizeLinear make of a value. */
+function roundedUse(quantizer: Node): { readonly node: Node; readonly index: number } | undefined {
+  if (quantizer.op !== 'QuantizeLinear') return undefined;
+  const back = onlyUse(quantizer.output(0));
+  if (back?.kind !== 'node' || back.node.op !== 'DequantizeLinear') return undefined;
+  const use = onlyUse(back.node.output(0));
+  return use?.kind === 'node' && use.node.qualifiedOp === 'Add' ? use : undefined;
 }
 
 /** The stored vector behind an input of a node; empty where it is absent or computed. */

@@ -4,7 +4,7 @@ import type { Node, Value } from '../../../src/graph.js';
 import { dtypeOf, rankOf, sizeAt } from '../../../src/value-type.js';
 import { graphOf } from '../linear.js';
 import type { AttentionSite, LinearRole, LinearSite } from '../site.js';
-import { feeding, type Linears, wholeOf } from './linears.js';
+import { feeding, type Linears, readingOf, wholeOf } from './linears.js';
 import { isConstant, origin, passes, type Reading, scaling, unflattened } from './trace.js';
 
 /** Attention as one op, with the inputs that hold projected queries, keys and values. No site: nothing can join inside. */
@@ -261,10 +261,9 @@ function keyChain(
 }
 
 function hiddenOf(query: LinearSite, linears: Linears): Reading | undefined {
-  const { node, xAxis, inDim } = wholeOf(query, linears);
-  const index = Math.max(0, node.inputs.indexOf(query.x));
-  if (xAxis !== -1) return undefined;
-  const reading = unflattened({ node, index }, 3, inDim);
+  const whole = wholeOf(query, linears);
+  if (whole.xAxis !== -1) return undefined;
+  const reading = unflattened(readingOf(whole), 3, whole.inDim);
   return rankOf(reading.node.input(reading.index)) === 3 ? reading : undefined;
 }
 

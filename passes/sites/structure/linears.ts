@@ -1,7 +1,7 @@
 /** The linears of a model by the values they make and the nodes they are. */
 import type { Node, Value } from '../../../src/graph.js';
 import type { LinearSite } from '../site.js';
-import { mayBeFloat } from './trace.js';
+import { mayBeFloat, quantizes, type Reading } from './trace.js';
 
 export interface Linears {
   /** Linears, whole or column ranges, by output. A range wins where it is the whole output's only owner. */
@@ -23,6 +23,9 @@ export function linearsOf(sites: readonly LinearSite[], order: ReadonlyMap<Node,
   for (const site of sites) {
     if (site.y !== undefined && (site.kind !== 'linear' || site.range === undefined))
       byOutput.set(site.y, site);
+    const { bias } = site;
+    // Behind rounding, the bias comes after what the site shows as its output.
+    if (bias?.included === false && bias.node.qualifiedOp === 'Add') byOutput.set(bias.node.output(0), site);
     if (site.packedIn === undefined) {
       byNode.set(site.node, site);
       wholes.set(site.path, site);
@@ -62,4 +65,15 @@ export function feeding(value: Value, { byOutput, byNode, order }: Linears, limi
 /** The whole that a column range is part of; the site itself where it is whole. */
 export function wholeOf(site: LinearSite, { wholes }: Linears): LinearSite {
   return site.packedIn === undefined ? site : (wholes.get(site.packedIn) ?? site);
+}
+
+/** Where a whole linear reads its `x`: the node itself, or what makes codes of it first. */
+export function readingOf({ node, x }: LinearSite): Reading {
+  const index = node.inputs.indexOf(x);
+  const coder = node.inputs.find(
+    (input) => input?.producer !== undefined && quantizes(input.producer),
+  )?.producer;
+  return index < 0 && coder?.inputs[0] === x
+    ? { node: coder, index: 0 }
+    : { node, index: Math.max(0, index) };
 }

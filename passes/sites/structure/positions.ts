@@ -9,7 +9,7 @@ import { byteSize, countOf } from '../../../src/types.js';
 import { dtypeOf } from '../../../src/value-type.js';
 import { payloadOf } from '../payload.js';
 import { traceConstant } from '../weight.js';
-import { isConstant, origin, passes, type Reading, scaling } from './trace.js';
+import { CODES, isConstant, origin, passes, type Reading, scaling } from './trace.js';
 
 /** A reading of positions, and whether it looks up a table (absolute) or turns them into angles. */
 export interface Positions extends Reading {
@@ -19,6 +19,8 @@ export interface Positions extends Reading {
 /** Rotary embedding as one op: the input that holds the positions. */
 const ROTARY: Readonly<Record<string, number>> = { RotaryEmbedding: 3, 'com.microsoft.RotaryEmbedding': 1 };
 
+const LOOKUPS: ReadonlySet<string> = new Set(['Gather', 'com.microsoft.GatherBlockQuantized']);
+
 /** Constants with more bytes than this are not looked into. */
 const LIMIT = 1 << 20;
 
@@ -26,7 +28,7 @@ const LIMIT = 1 << 20;
 export function detectPositions(node: Node): Positions[] {
   const rotary = ROTARY[node.qualifiedOp];
   if (rotary !== undefined && node.inputs[rotary] != null) return [{ node, index: rotary, form: 'rotary' }];
-  if (node.qualifiedOp === 'Gather' && isTable(node.input(0)) && isPositional(node.input(1)))
+  if (LOOKUPS.has(node.qualifiedOp) && isTable(node.input(0)) && isPositional(node.input(1)))
     return [{ node, index: 1, form: 'absolute' }];
   if (node.qualifiedOp === 'Cos' || node.qualifiedOp === 'Sin') {
     const angles = anglesBehind(node.input(0));
@@ -37,7 +39,7 @@ export function detectPositions(node: Node): Positions[] {
 
 function isTable(value: Value): boolean {
   const constant = traceConstant(value);
-  return constant?.dims.length === 2 && constant.dtype.includes('float');
+  return constant?.dims.length === 2 && (constant.dtype.includes('float') || CODES.has(constant.dtype));
 }
 
 /** The product of frequencies and positions that angles are made of. */

@@ -3,7 +3,7 @@ import type { Node, Value } from '../../../src/graph.js';
 import type { LinearRole, LinearSite } from '../site.js';
 import type { AttentionCore } from './attention.js';
 import { feeding, type Linears, wholeOf } from './linears.js';
-import { origin, passes, scaling } from './trace.js';
+import { origin, passes, quantizes, scaling } from './trace.js';
 
 export type Roles = Map<LinearSite, LinearRole>;
 
@@ -29,8 +29,6 @@ export function attentionRoles(cores: readonly AttentionCore[], linears: Linears
   return roles;
 }
 
-const QUANTIZERS: ReadonlySet<string> = new Set(['QuantizeLinear', 'DynamicQuantizeLinear']);
-
 /** The linear that reads a value through layout ops and elementwise products. */
 function readerOf(value: Value, { byNode }: Linears, depth = 12): LinearSite | undefined {
   if (depth === 0) return undefined;
@@ -39,7 +37,7 @@ function readerOf(value: Value, { byNode }: Linears, depth = 12): LinearSite | u
     const { node, index } = use;
     const site = byNode.get(node);
     if (site !== undefined && node.inputs[index] === site.x) return site;
-    if (QUANTIZERS.has(node.op)) {
+    if (quantizes(node)) {
       const readers = [...node.output(0).users].map((reader) => byNode.get(reader));
       const quantised = readers.find((linear) => linear?.x === value);
       if (quantised !== undefined) return quantised;

@@ -6,7 +6,7 @@ import type { NormDraft } from '../draft.js';
 import { graphOf } from '../linear.js';
 import type { LinearSite, SublayerSite } from '../site.js';
 import type { AttentionCore } from './attention.js';
-import { feeding, type Linears, wholeOf } from './linears.js';
+import { feeding, type Linears, readingOf, wholeOf } from './linears.js';
 import { normNodes } from './norms.js';
 import { gateOf } from './roles.js';
 import { sumOutput } from './sums.js';
@@ -207,10 +207,8 @@ function entryOf(
   const first = attends ? query : 'kind' in last ? firstOf(last, linears) : last[0];
   if (first === undefined) return undefined;
   const whole = wholeOf(first, linears);
-  const index = Math.max(0, whole.node.inputs.indexOf(whole.x));
-  return whole.xAxis === -1
-    ? unflattened({ node: whole.node, index }, rank, whole.inDim)
-    : { node: whole.node, index };
+  const reading = readingOf(whole);
+  return whole.xAxis === -1 ? unflattened(reading, rank, whole.inDim) : reading;
 }
 
 /** The factor without the activation where there are two, else the one there is. */

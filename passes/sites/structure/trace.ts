@@ -1,14 +1,30 @@
 /** Walks along values: through the ops that keep the elements, and back to whatever feeds a value. */
 import type { Node, Value } from '../../../src/graph.js';
-import { isFloat } from '../../../src/types.js';
+import { type DType, isFloat } from '../../../src/types.js';
 import { dtypeOf, rankOf, sizeAt } from '../../../src/value-type.js';
 import { scalarOf } from '../../grad/scalars.js';
+import { payloadOf } from '../payload.js';
 import { traceConstant } from '../weight.js';
 
 /** Ops whose output 0 holds the elements of input 0, perhaps in another type or layout. */
 const SAME_ELEMENTS = new Set(['Identity', 'Cast', 'Dropout']);
 const SAME_ORDER = new Set([...SAME_ELEMENTS, 'Reshape', 'Flatten', 'Squeeze', 'Unsqueeze']);
 const LAYOUT = new Set([...SAME_ORDER, 'Transpose']);
+
+/** To integer codes and back: the elements, rounded. */
+const QUANTIZERS = new Set(['QuantizeLinear', 'DynamicQuantizeLinear', 'com.microsoft.QuantizeLinear']);
+const DEQUANTIZERS = new Set(['DequantizeLinear', 'com.microsoft.DequantizeLinear']);
+/** Products of codes: integers that stand for reals, as codes do. */
+const INTEGER_PRODUCTS = new Set(['MatMulInteger', 'ConvInteger']);
+/** Codes are of these types, and neither ids nor sizes are. */
+export const CODES: ReadonlySet<DType> = new Set<DType>([
+  'int8',
+  'uint8',
+  'int16',
+  'uint16',
+  'int4',
+  'uint4',
+]);
 
 /** Which ops a walk passes. `elements`: same shape; `order`: same row-major order; `layout`: any order. */
 export type Through = 'elements' | 'order' | 'layout';
@@ -19,12 +35,12 @@ const OPS: Readonly<Record<Through, ReadonlySet<string>>> = {
   layout: LAYOUT,
 };
 
-/** The value that `value` is a copy of. */
+/** The value that `value` is a copy of, rounding to codes and back aside. */
 export function origin(value: Value, through: Through = 'elements'): Value {
   let at = value;
   for (
     let node = at.producer;
-    node !== undefined && OPS[through].has(node.qualifiedOp) && node.output(0) === at;
+    node !== undefined && passes(node, through) && node.output(0) === at;
     node = at.producer
   )
     at = node.input(0);
@@ -33,13 +49,27 @@ export function origin(value: Value, through: Through = 'elements'): Value {
 
 /** Whether `node` hands on the elements of its input 0. */
 export function passes(node: Node, through: Through): boolean {
-  return OPS[through].has(node.qualifiedOp);
+  return (
+    OPS[through].has(node.qualifiedOp) ||
+    QUANTIZERS.has(node.qualifiedOp) ||
+    (DEQUANTIZERS.has(node.qualifiedOp) && payloadOf(node.input(0)) === undefined)
+  );
 }
 
-/** A value whose type is unknown may be a float. */
+/** Whether `node` makes codes of its input 0. */
+export function quantizes(node: Node): boolean {
+  return QUANTIZERS.has(node.qualifiedOp);
+}
+
+/** Whether a value holds floats, or integers that stand for them. A value whose type is unknown may be a float. */
 export function mayBeFloat(value: Value): boolean {
   const dtype = dtypeOf(value);
-  return dtype === undefined || isFloat(dtype);
+  return (
+    dtype === undefined ||
+    isFloat(dtype) ||
+    CODES.has(dtype) ||
+    INTEGER_PRODUCTS.has(value.producer?.qualifiedOp ?? '')
+  );
 }
 
 /** Whether the value is a constant, seen through casts and layout ops. */
@@ -47,9 +77,17 @@ export function isConstant(value: Value): boolean {
   return traceConstant(value) !== undefined;
 }
 
-/** A scalar constant, seen through casts and layout ops. */
+/** A scalar constant, seen through casts and layout ops, perhaps stored as a code. */
 export function scalarBehind(value: Value): number | undefined {
-  return scalarOf(value) ?? scalarOf(traceConstant(value)?.value);
+  const own = scalarOf(value);
+  if (own !== undefined) return own;
+  const constant = traceConstant(value);
+  const number = scalarOf(constant?.value);
+  const decoder = constant?.chain.find((node) => DEQUANTIZERS.has(node.qualifiedOp));
+  if (number === undefined || decoder === undefined) return number;
+  const [scale, zero] = [scalarOf(decoder.input(1)), decoder.inputs[2]];
+  const offset = zero == null ? 0 : scalarOf(zero);
+  return scale === undefined || offset === undefined ? undefined : (number - offset) * scale;
 }
 
 /** The operand of a Mul or Div that a scalar scales, and the factor; undefined for other nodes. */
