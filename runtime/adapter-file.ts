@@ -20,6 +20,7 @@ import { checkPlaces } from './distinct-places.js';
 import { readAdapterOfOnnx } from './export/onnx-adapter/adapter.js';
 import { isOnnxAdapter } from './export/onnx-adapter/read.js';
 import { loadTensor, numbersOf } from './host-tensor.js';
+import { isOrtCheckpoint } from './ort-training/read-checkpoint.js';
 import { type ReadPeftOptions, readPeft } from './peft/read.js';
 import { folderAround, isFolder } from './peft/source.js';
 import { readSafetensors, type WritableTensor, writeSafetensors } from './safetensors.js';
@@ -55,6 +56,12 @@ async function readAnyAdapter(path: string, foreign?: ReadPeftOptions): Promise<
           remedy: 'Give the base: --model base.onnx, or base of readAdapter',
         })
       : readAdapterOfOnnx(path, foreign);
+  if (isOrtCheckpoint(path))
+    fail('E_INVALID_DATA', {
+      message: "The file is a checkpoint of ONNX Runtime's training",
+      where: path,
+      remedy: `Write its adapter first: peft-compile adapter training_model.onnx --checkpoint ${path} -o adapter.safetensors`,
+    });
   const around = folderAround(path);
   if (around !== undefined)
     fail('E_INVALID_DATA', {

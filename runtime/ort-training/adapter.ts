@@ -15,6 +15,7 @@ import { writeAdapter } from '../adapter-file.js';
 import { type CollapsedAdapter, collapseAdapter } from '../collapse.js';
 import type { OrtCheckpoint } from './checkpoint.js';
 import { readCheckpoint } from './read-checkpoint.js';
+import { differenceOf } from './same-adapter.js';
 
 /**
  * The adapter that a checkpoint stands for.
@@ -79,6 +80,13 @@ function recordOf({ properties }: OrtCheckpoint, model: Model | undefined, where
   if (own?.base !== undefined && given?.base !== undefined && own.base !== given.base)
     return fail('E_INVALID_DATA', {
       message: 'The checkpoint was trained on other base weights than the model has',
+      where,
+      remedy: 'Give the models that it was trained with',
+    });
+  const difference = own === undefined || given === undefined ? undefined : differenceOf(own, given);
+  if (difference !== undefined)
+    return fail('E_INVALID_DATA', {
+      message: `The checkpoint holds another adapter than the model: ${difference}`,
       where,
       remedy: 'Give the models that it was trained with',
     });

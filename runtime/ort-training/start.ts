@@ -7,6 +7,7 @@ import { countOf } from '../../src/types.js';
 import { type HostTensor, numbersOf, tensorOfNumbers } from '../host-tensor.js';
 import { loadCheckpoint } from '../train/checkpoint.js';
 import type { OptimizerState } from './checkpoint.js';
+import { isOrtCheckpoint } from './read-checkpoint.js';
 
 export interface Start {
   /** Parameters by key. */
@@ -21,9 +22,17 @@ export interface Start {
 /**
  * The state of a run of `train`, from one of its checkpoints. `manifest` is that of the step graphs of the run, whose
  * flat optimizer tensors it takes apart.
- * Throws E_INVALID_DATA for a checkpoint of other graphs.
+ * Throws E_INVALID_DATA for a checkpoint of other graphs, or of ONNX Runtime's.
  */
 export async function startFromRun(path: string, manifest: StepManifest): Promise<Start> {
+  if (isOrtCheckpoint(path))
+    return fail('E_INVALID_DATA', {
+      message:
+        "The file is a checkpoint of ONNX Runtime's training, and a run of peft-compile train is wanted",
+      where: path,
+      remedy:
+        'Load it in the runtime with the models that are there: what was saved with optimizer state goes on by itself',
+    });
   const { run, params, state } = await loadCheckpoint(path);
   for (const { key, shape } of manifest.params)
     if (params.get(key)?.dims.join() !== shape.join()) foreign(path, `parameter '${key}'`);

@@ -54,7 +54,8 @@ Examples:
 async function run(path: string, flags: AdapterFlags): Promise<void> {
   const { checkpoint, out, take, force = false } = flags;
   const one = take === undefined ? {} : { take };
-  const onDevice = isOrtCheckpoint(checkpoint);
+  // A folder for the runtime goes with nothing else, and what is wrong with a file there its reader says.
+  const onDevice = isOrtCheckpoint(checkpoint) || existsSync(join(path, ORT_TRAINING_FILES.training));
   if (onDevice && take !== undefined)
     fail('E_USAGE', {
       message: "--take reads no checkpoint of ONNX Runtime's",

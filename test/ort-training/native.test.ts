@@ -10,9 +10,11 @@ import { afterAll, describe, expect, it } from 'vitest';
 import { readAdapterRecord, writeAdapterRecord } from '../../passes/adapter-record.js';
 import { insert } from '../../passes/insert/insert.js';
 import type { OrtTrainingOptions } from '../../passes/targets/ort-training/options.js';
+import { readAdapter } from '../../runtime/adapter-file.js';
 import { fold } from '../../runtime/fold/fold.js';
 import { loadTensor, numbersOf } from '../../runtime/host-tensor.js';
 import { adapterOfOrtCheckpoint, writeOrtAdapter } from '../../runtime/ort-training/adapter.js';
+import { produceOrtTraining } from '../../runtime/ort-training/produce.js';
 import { readCheckpoint } from '../../runtime/ort-training/read-checkpoint.js';
 import type { Model } from '../../src/model.js';
 import { readModel } from '../../src/onnx/index.js';
@@ -36,10 +38,10 @@ const checkpoint = fixturePath('ort-training', 'gpt2.checkpoint');
 const folder = mkdtempSync(join(tmpdir(), 'peft-compile-ort-'));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-function adapted(targets = 'c_attn'): Model {
+function adapted(targets = ['c_attn'], settings: Record<string, unknown> = {}): Model {
   const model = readModel(modelFixture(recorded.model).path);
-  const config = { rank: 2, alpha: 3, dropout: 0.2 };
-  insert(model, { method: 'lora', config, targeting: { targets: [targets] }, seed: 3 });
+  const config = { rank: 2, alpha: 3, dropout: 0.2, ...settings };
+  insert(model, { method: 'lora', config, targeting: { targets }, seed: 3 });
   return model;
 }
 
@@ -105,7 +107,7 @@ describe('a checkpoint that ONNX Runtime Training saved', () => {
     const nameless = { ...bare, properties: new Map<string, string>() };
     await expect(adapterOfOrtCheckpoint(nameless)).rejects.toMatchObject({ code: 'E_INVALID_DATA' });
     expect((await adapterOfOrtCheckpoint(nameless, adapted())).tensors.size).toBe(4);
-    await expect(adapterOfOrtCheckpoint(nameless, adapted('c_fc'))).rejects.toMatchObject({
+    await expect(adapterOfOrtCheckpoint(nameless, adapted(['c_fc']))).rejects.toMatchObject({
       code: 'E_INVALID_DATA',
       message: expect.stringContaining('mlp.c_fc') as unknown,
     });
@@ -113,6 +115,32 @@ describe('a checkpoint that ONNX Runtime Training saved', () => {
     writeAdapterRecord(elsewhere, { ...readAdapterRecord(elsewhere), base: 'sha256:0' });
     await expect(adapterOfOrtCheckpoint(readCheckpoint(checkpoint), elsewhere)).rejects.toMatchObject({
       message: expect.stringContaining('other base weights') as unknown,
+    });
+    const whole = readCheckpoint(checkpoint);
+    expect((await adapterOfOrtCheckpoint(whole, adapted())).tensors.size).toBe(4);
+    const others: [Model, RegExp][] = [
+      [adapted(['c_fc']), /another adapter .*c_attn\.lora_A' is \[\d+, 2\], and the model has none/],
+      [adapted(['c_attn'], { rank: 3 }), /another adapter .* is \[\d+, 2\], the model's is \[\d+, 3\]/],
+      [adapted(['c_attn'], { alpha: 9 }), /another adapter .*its alpha at .* is 3, the model's is 9/],
+      [adapted(['c_attn', 'c_fc']), /another adapter .*it has no '/],
+    ];
+    for (const [model, message] of others)
+      await expect(adapterOfOrtCheckpoint(whole, model)).rejects.toMatchObject({
+        code: 'E_INVALID_DATA',
+        message: expect.stringMatching(message) as unknown,
+        remedy: expect.stringContaining('trained with') as unknown,
+      });
+  });
+
+  it('is no adapter file and no run of our trainer, which both say', async () => {
+    await expect(readAdapter(checkpoint)).rejects.toMatchObject({
+      code: 'E_INVALID_DATA',
+      remedy: expect.stringContaining('peft-compile adapter') as unknown,
+    });
+    await expect(produceOrtTraining(adapted(), { ...OPTIONS, from: checkpoint })).rejects.toMatchObject({
+      code: 'E_INVALID_DATA',
+      where: checkpoint,
+      remedy: expect.stringContaining('goes on by itself') as unknown,
     });
   });
 });
@@ -153,6 +181,10 @@ describe('the command line', () => {
     const refused = await cli('adapter', at('device'), ...nominal);
     expect(refused.status).toBe(3);
     expect(refused.stderr).toContain('holds names and no values');
+    const models = ['--checkpoint', at('device/training_model.onnx'), '-o', at('b.safetensors')];
+    const foreign = await cli('adapter', at('device'), ...models);
+    expect(foreign.status).toBe(3);
+    expect(foreign.stderr).toContain('no checkpoint of ONNX Runtime Training');
     const linear = await cli('emit', at('adapted.onnx'), ...target, '--force', '--schedule', 'linear');
     expect(linear.status).toBe(2);
     expect(linear.stderr).toContain('--steps');
