@@ -136,10 +136,13 @@ export class TableReader {
     );
   }
 
-  int64s(id: number): bigint[] | undefined {
+  /** `most` elements at most. */
+  int64s(id: number, most = Number.POSITIVE_INFINITY): bigint[] | undefined {
     const at = this.#target(id);
     if (at === undefined) return undefined;
-    const view = this.bytes.view(at + 4, 8 * this.bytes.count(at, 8));
+    const count = this.bytes.count(at, 8);
+    if (count > most) this.bytes.broken(at);
+    const view = this.bytes.view(at + 4, 8 * count);
     return Array.from({ length: view.byteLength / 8 }, (_, i) => view.getBigInt64(8 * i, true));
   }
 

@@ -1,6 +1,6 @@
 /**
  * Writes flatbuffers front to back. Offsets of the format point forward, so tables, names and dimensions are laid out
- * first, in memory, and the payloads behind them, straight from where they are: a checkpoint costs the memory of its
+ * first, in memory, and the payloads behind them, straight from where they are: a file costs the memory of its
  * names. (Builders that work back to front, as the official ones do, hold the whole buffer.)
  *
  * https://flatbuffers.dev/internals: little-endian; a table starts with the distance back to its vtable, which is
@@ -30,13 +30,26 @@ export interface FlatBuffer {
   write(sink: Pick<Sink, 'write'>): Promise<void>;
 }
 
-/** Lays a buffer out. `identifier` has four characters. Throws E_UNSUPPORTED above 2 GiB. */
-export function layOut(root: TableNode, identifier: string): FlatBuffer {
-  const layout = new Layout();
+/** Lays a buffer out. `identifier` has four characters. Throws E_UNSUPPORTED above 2 GiB, with the remedy given. */
+export function layOut(root: TableNode, identifier: string, remedy: string): FlatBuffer {
+  const layout = new Layout(remedy);
   layout.reserve(8);
   layout.ascii(4, identifier);
   layout.reference(0, root);
   return layout.finish();
+}
+
+/** A buffer in memory. */
+export async function wholeOf(buffer: FlatBuffer): Promise<Uint8Array> {
+  const whole = new Uint8Array(buffer.byteLength);
+  let at = 0;
+  await buffer.write({
+    write: async (chunk) => {
+      whole.set(chunk, at);
+      at += chunk.length;
+    },
+  });
+  return whole;
 }
 
 class Layout {
@@ -47,10 +60,12 @@ class Layout {
   readonly #vtables = new Map<string, number>();
   readonly #later: { readonly slot: number; readonly data: TensorData }[] = [];
 
+  constructor(readonly remedy: string) {}
+
   reserve(count: number): number {
     const at = this.#end;
     this.#end += count;
-    if (this.#end > MAX_BUFFER) tooLarge();
+    if (this.#end > MAX_BUFFER) tooLarge(this.remedy);
     if (this.#end > this.#bytes.length) {
       const grown = new Uint8Array(Math.max(2 * this.#bytes.length, this.#end));
       grown.set(this.#bytes);
@@ -77,7 +92,7 @@ class Layout {
       const at = alignedTo(end + 4, PAYLOAD_ALIGNMENT) - 4;
       this.#point(slot, at);
       end = at + 4 + data.byteLength;
-      if (end > MAX_BUFFER) tooLarge();
+      if (end > MAX_BUFFER) tooLarge(this.remedy);
       return { at, data };
     });
     const head = this.#bytes.subarray(0, this.#end);
@@ -211,9 +226,6 @@ function alignedTo(position: number, alignment: number): number {
   return Math.ceil(position / alignment) * alignment;
 }
 
-function tooLarge(): never {
-  return fail('E_UNSUPPORTED', {
-    message: 'A flatbuffer holds at most 2 GiB',
-    remedy: 'Put the tensors into a file of their own (external data)',
-  });
+function tooLarge(remedy: string): never {
+  return fail('E_UNSUPPORTED', { message: 'A flatbuffer holds at most 2 GiB', remedy });
 }

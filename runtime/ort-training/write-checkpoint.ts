@@ -17,7 +17,7 @@ import {
   tables,
   text,
 } from '../flatbuffer/objects.js';
-import { type FlatBuffer, layOut } from '../flatbuffer/write.js';
+import { type FlatBuffer, layOut, wholeOf } from '../flatbuffer/write.js';
 import {
   dataFile,
   FIELDS,
@@ -76,16 +76,7 @@ export async function writeCheckpoint(
 
 /** The checkpoint as bytes, for bindings that take it from memory. */
 export async function checkpointBytes(checkpoint: OrtCheckpoint): Promise<Uint8Array> {
-  const buffer = encodeCheckpoint(checkpoint);
-  const whole = new Uint8Array(buffer.byteLength);
-  let at = 0;
-  await buffer.write({
-    write: async (chunk) => {
-      whole.set(chunk, at);
-      at += chunk.length;
-    },
-  });
-  return whole;
+  return wholeOf(encodeCheckpoint(checkpoint));
 }
 
 /** The same parameters by name and type alone; their values are loaded through the API. */
@@ -121,6 +112,7 @@ function encodeCheckpoint(checkpoint: OrtCheckpoint, offsets?: Offsets): FlatBuf
       [root.propertyBag]: properties.size === 0 ? undefined : bagTable(properties),
     }),
     IDENTIFIER,
+    'Put the tensors into a file of their own (external data)',
   );
 }
 

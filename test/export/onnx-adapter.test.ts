@@ -1,6 +1,7 @@
 /** `.onnx_adapter`: as ONNX Runtime writes it, refused where it is damaged, and read as an adapter. */
 import { readFileSync, writeFileSync } from 'node:fs';
 import fc from 'fast-check';
+import { ByteBuffer } from 'flatbuffers';
 import { afterAll, describe, expect, it } from 'vitest';
 import { attachAdapter } from '../../passes/insert/insert.js';
 import { servingInputs } from '../../passes/targets/serving.js';
@@ -32,6 +33,41 @@ async function contents(tensors: ReadonlyMap<string, Tensor>) {
   return held;
 }
 
+/** A file as the FlatBuffers library reads it by the schema. */
+function asOthersRead(bytes: Uint8Array): unknown {
+  const buffer = new ByteBuffer(bytes);
+  const field = (table: number, id: number) => {
+    const offset = buffer.__offset(table, 4 + 2 * id);
+    return offset === 0 ? undefined : table + offset;
+  };
+  const int = (table: number, id: number) => {
+    const at = field(table, id);
+    return at === undefined ? 0 : buffer.readInt32(at);
+  };
+  const vector = (table: number, id: number) => {
+    const at = field(table, id);
+    return at === undefined
+      ? { start: 0, count: 0 }
+      : { start: buffer.__vector(at), count: buffer.__vector_len(at) };
+  };
+  const root = buffer.readInt32(0);
+  const parameters = vector(root, 3);
+  return {
+    marked: buffer.__has_identifier('TORT'),
+    versions: [0, 1, 2].map((id) => int(root, id)),
+    parameters: Array.from({ length: parameters.count }, (_, i) => {
+      const table = buffer.__indirect(parameters.start + 4 * i);
+      const [dims, data] = [vector(table, 1), vector(table, 3)];
+      return {
+        name: buffer.__string(field(table, 0) ?? 0),
+        dims: Array.from({ length: dims.count }, (_, axis) => buffer.readInt64(dims.start + 8 * axis)),
+        type: int(table, 2),
+        data: Array.from(bytes.subarray(data.start, data.start + data.count)),
+      };
+    }),
+  };
+}
+
 describe('ONNX Runtime writes', () => {
   it('what is read here', async () => {
     const expected = JSON.parse(readFileSync(fixturePath('onnx-adapter', 'written.json'), 'utf8')) as {
@@ -53,11 +89,11 @@ describe('ONNX Runtime writes', () => {
   it.each([
     ['the fixture', written],
     ["ONNX Runtime's own test file", golden],
-  ])('the bytes that are written here: %s', async (_, path) => {
+  ])('what is written here, to a reader of others: %s', async (_, path) => {
     if (path === undefined) return expect(golden).toBeUndefined();
     const { tensors, ...versions } = readOnnxAdapter(path);
-    const bytes = await encodeOnnxAdapter(tensors, { ...versions, alignment: 4 });
-    expect(Buffer.compare(bytes, readFileSync(path))).toBe(0);
+    const bytes = await encodeOnnxAdapter(tensors, versions);
+    expect(asOthersRead(bytes)).toEqual(asOthersRead(readFileSync(path)));
   });
 });
 

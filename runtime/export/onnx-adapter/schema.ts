@@ -14,12 +14,6 @@ export const IDENTIFIER = 'TORT';
 /** The only version that ONNX Runtime reads. */
 export const FORMAT_VERSION = 1;
 
-/** Alignment of payloads: the file is mapped into memory, and tensors lie where they are. */
-export const ALIGNMENT = 8;
-
-/** FlatBuffers address 2 GiB. */
-export const LIMIT = 2 ** 31 - 1;
-
 /** Fields of the tables, in order. */
 export const ADAPTER = { formatVersion: 0, adapterVersion: 1, modelVersion: 2, parameters: 3 } as const;
 export const PARAMETER = { name: 0, dims: 1, dataType: 2, rawData: 3 } as const;
