@@ -61,6 +61,8 @@ const adapterSite = z.object({
   kind: z.string(),
   /** The method's configuration at this site, rank and alpha patterns applied. */
   config: z.record(z.string(), z.json()),
+  /** Sizes of the window, where the module is a convolution: other tools' tensors have axes for them. */
+  window: z.array(z.int().min(1)).optional(),
   params: z.record(z.string(), adapterParam),
   collapse: adapterCollapse.optional(),
 });

@@ -30,6 +30,7 @@ import { findSites } from '../sites/index.js';
 import { storedOf } from '../sites/kinds/index.js';
 import type { Site } from '../sites/site.js';
 import { modulePath } from '../sites/targeting.js';
+import { windowOf } from '../sites/window.js';
 import { claimName, valueNames } from '../value-names.js';
 import { planCollapse, type RecordedModule } from './collapse.js';
 import {
@@ -113,7 +114,15 @@ export function applyInsert(
       recordedParams[param.role] = made.recorded;
       values[param.role] = made.value;
     }
-    const site = { entry, path, kind, config: jsonOf(config), params: recordedParams };
+    const [first] = sites;
+    const site = {
+      entry,
+      path,
+      kind,
+      config: jsonOf(config),
+      ...windowOf(first),
+      params: recordedParams,
+    };
     recorded.push({ module, method, site });
     for (const site of sites) placements.push({ entry, site, layer: { method, config, params: values } });
   }

@@ -2,6 +2,7 @@ import { z } from 'zod';
 import { ones, zeros } from '../../src/initializer.js';
 import { defineMethod } from './contract/method.js';
 import { numberOf } from './contract/peft-format.js';
+import { asRow } from './parts/convolution.js';
 import { ofFiles, onWeights } from './parts/on-weights.js';
 import { cayley, rotated } from './parts/rotation.js';
 
@@ -38,7 +39,7 @@ export default defineMethod({
   },
   peft: {
     types: ['BOFT'],
-    tensors: { linear: { R: { key: 'boft_R' }, s: { key: 'boft_s' } } },
+    tensors: { linear: { R: { key: 'boft_R' }, s: { key: 'boft_s', convolved: asRow } } },
     settings: (fields, module) => ({
       size: module?.shapes.get('boft_R')?.[2] ?? numberOf(fields, 'boft_block_size', 4),
     }),

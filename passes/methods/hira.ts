@@ -2,6 +2,7 @@ import { z } from 'zod';
 import { normal, uniform, zeros } from '../../src/initializer.js';
 import { defineMethod } from './contract/method.js';
 import { numberOf } from './contract/peft-format.js';
+import { besideWindow, overWindow } from './parts/convolution.js';
 import { ofFiles, onWeights } from './parts/on-weights.js';
 
 const config = z.strictObject({
@@ -40,7 +41,10 @@ export default defineMethod({
   peft: {
     types: ['HIRA'],
     tensors: {
-      linear: { A: { key: 'hira_A', transposed: true }, B: { key: 'hira_B', transposed: true } },
+      linear: {
+        A: { key: 'hira_A', transposed: true, convolved: overWindow },
+        B: { key: 'hira_B', transposed: true, convolved: besideWindow },
+      },
       embedding: {
         A: { key: 'hira_embedding_A', transposed: true },
         B: { key: 'hira_embedding_B', transposed: true },

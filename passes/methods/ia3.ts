@@ -1,11 +1,15 @@
 import { z } from 'zod';
 import { fail } from '../../src/errors.js';
+import type { Value } from '../../src/graph.js';
 import { ones } from '../../src/initializer.js';
 import { didYouMean } from '../../src/nearest.js';
+import type { Ops } from '../../src/ops/ops.generated.js';
 import { fullMatch } from '../sites/python-regex.js';
 import type { LinearDims } from '../sites/views.js';
 import { defineMethod } from './contract/method.js';
+import type { PeftConfig, PeftModule } from './contract/peft-format.js';
 import type { Survey } from './contract/survey.js';
+import { acrossChannels, windowSize } from './parts/convolution.js';
 
 const config = z.strictObject({
   feedforward: z
@@ -20,6 +24,22 @@ const config = z.strictObject({
 function onInput({ path, role }: LinearDims, { feedforward }: z.output<typeof config>): boolean {
   // Further calls of a module are `<path>#2`, …
   return feedforward === undefined ? role === 'down' : isNamed(path.replace(/#\d+$/, ''), feedforward);
+}
+
+/** Channels that the vector has a number for. */
+function inputs(site: LinearDims): number {
+  return (site.inDim / windowSize(site)) * (site.groups ?? 1);
+}
+
+/** W with the rows of every input channel scaled; those of a convolution stand by window and, in groups, by output. */
+function channelsScaled(op: Ops, w: Value, l: Value, site: LinearDims): Value {
+  const { inDim, outDim, groups = 1 } = site;
+  const size = windowSize(site);
+  if (size === 1 && groups === 1) return op.Mul(w, op.Transpose(l, { perm: [1, 0] }));
+  const channels = inDim / size;
+  const apart = op.Reshape(w, [channels, size, groups, outDim / groups]);
+  const scales = op.Transpose(op.Reshape(l, [groups, channels]), { perm: [1, 0] });
+  return op.Reshape(op.Mul(apart, op.Reshape(scales, [channels, 1, groups, 1])), [inDim, outDim]);
 }
 
 /** PEFT's two ways of naming modules. */
@@ -68,7 +88,7 @@ export default defineMethod({
     linear: {
       // Shapes as PEFT stores them.
       params: (site, config) => ({
-        l: { shape: onInput(site, config) ? [1, site.inDim] : [site.outDim, 1], init: ones, key: 'ia3_l' },
+        l: { shape: onInput(site, config) ? [1, inputs(site)] : [site.outDim, 1], init: ones, key: 'ia3_l' },
       }),
       attach: (op, site, { l }, config) =>
         onInput(site, config)
@@ -82,22 +102,22 @@ export default defineMethod({
             : { y: op.Mul(site.y, op.Transpose(l, { perm: [0, 2, 1] })) },
       },
       fold: (op, { w, b }, { l }, config, site) => {
+        if (onInput(site, config)) return { w: channelsScaled(op, w, l, site) };
         const scaled = { w: op.Mul(w, op.Transpose(l, { perm: [1, 0] })) };
-        if (onInput(site, config) || b === undefined) return scaled;
-        return { ...scaled, b: op.Mul(b, op.Reshape(l, [site.outDim])) };
+        return b === undefined ? scaled : { ...scaled, b: op.Mul(b, op.Reshape(l, [site.outDim])) };
       },
     },
   },
   weighted: { by: 'parameters' },
   peft: {
     types: ['IA3'],
-    tensors: { linear: { l: { key: 'ia3_l' } } },
+    tensors: { linear: { l: { key: 'ia3_l', convolved: acrossChannels } } },
     // The shape says what a vector scales, whatever the module is called here.
     settings: (config, module) => ({
       feedforward:
         module === undefined
           ? (config.feedforward_modules ?? [])
-          : module.shapes.get('ia3_l')?.[0] === 1
+          : scalesInputs(config, module)
             ? [module.path]
             : [],
     }),
@@ -106,3 +126,11 @@ export default defineMethod({
     }),
   },
 });
+
+/** A vector's shape says what it scales; at a convolution, where it does not, the names of the configuration do. */
+function scalesInputs({ feedforward_modules: names }: PeftConfig, { name, shapes }: PeftModule): boolean {
+  const shape = shapes.get('ia3_l') ?? [];
+  if (shape.length <= 2) return shape[0] === 1;
+  if (typeof names === 'string') return fullMatch(names).test(name);
+  return Array.isArray(names) && names.some((end) => name.endsWith(String(end)));
+}

@@ -136,6 +136,9 @@ export interface LinearSite extends SiteBase {
    * graph, so `x` is what they are cut from and there is no `y`. `all-linear` leaves these out, as PEFT does.
    */
   readonly patches?: boolean;
+  /** Sizes of the window of a convolution, and its groups; `in` is channels of a group × window. */
+  readonly window?: readonly number[];
+  readonly groups?: number;
   /** Path of the packed linear this one is a column range of; absent for whole weights. Targeted only by its own name. */
   readonly packedIn?: string;
   readonly role?: LinearRole;

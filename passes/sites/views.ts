@@ -22,6 +22,9 @@ export interface LinearDims extends Dims {
   readonly role: LinearRole | undefined;
   /** Axes of `x`, where they are known. */
   readonly rank?: number | undefined;
+  /** Of a convolution, the sizes of its window and its groups: `inDim` is channels of a group × window. */
+  readonly window?: readonly number[] | undefined;
+  readonly groups?: number | undefined;
 }
 
 /** An embedding: `y = w[ids]`, `w` [vocab, dim]. */

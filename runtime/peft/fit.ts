@@ -3,8 +3,9 @@ import type { PeftConfig, PeftTensor } from '../../passes/methods/contract/peft-
 import { dimsOf } from '../../passes/sites/kinds/index.js';
 import type { Site } from '../../passes/sites/site.js';
 import { modulePath } from '../../passes/sites/targeting.js';
+import { windowOf } from '../../passes/sites/window.js';
 import type { StoredModule } from './keys.js';
-import { fitsShape, peftShape } from './layout.js';
+import { fitsShape, moduleShape, peftShape } from './layout.js';
 import { atModule } from './patterns.js';
 
 export type Fit = { readonly settings: Record<string, unknown> } | { readonly misfit: string };
@@ -31,10 +32,12 @@ export class Fits {
     if (roles === undefined || rules === undefined || wrong)
       return { misfit: `it is of kind ${site.kind}, which has none of these tensors` };
     const shapes = new Map([...module.tensors].map(([key, { dims }]) => [key, dims]));
+    const { window } = windowOf(site);
     const settings = format.settings(atModule(this.config, format, module.path), {
       path: modulePath(site),
       name: module.path,
       shapes,
+      window,
     });
     const parsed = method.config.safeParse(settings);
     if (!parsed.success) return { misfit: 'its configuration is not one of the method' };
@@ -45,9 +48,9 @@ export class Fits {
       const dims = spec === undefined ? undefined : shapes.get(spec.key);
       // A missing half is reported later, at the module it belongs to.
       if (spec === undefined || dims === undefined) continue;
-      if (!eitherWay(spec, shape, dims))
+      if (!eitherWay(spec, shape, dims, window))
         return {
-          misfit: `'${spec.key}' is [${dims.join(', ')}] and it takes [${peftShape(spec, shape, true).join(', ')}]`,
+          misfit: `'${spec.key}' is [${dims.join(', ')}] and it takes [${moduleShape(spec, shape, window).join(', ')}]`,
         };
     }
     return { settings: parsed.data };
@@ -55,6 +58,11 @@ export class Fits {
 }
 
 /** In torch's orientation or in that of Conv1D, where a tensor has one. */
-function eitherWay(spec: PeftTensor, shape: readonly number[], dims: readonly number[]): boolean {
-  return [true, false].some((outFirst) => fitsShape(spec, dims, peftShape(spec, shape, outFirst)));
+function eitherWay(
+  spec: PeftTensor,
+  shape: readonly number[],
+  dims: readonly number[],
+  window: readonly number[] | undefined,
+): boolean {
+  return [true, false].some((outFirst) => fitsShape(spec, dims, peftShape(spec, shape, outFirst), window));
 }

@@ -49,6 +49,16 @@ export function peftShape(spec: PeftTensor, shape: readonly number[], outFirst: 
   return isTurned(spec, shape, outFirst) ? [...shape].reverse() : shape;
 }
 
+/** Its shape at a module: that, or the one that it has at a convolution. */
+export function moduleShape(
+  spec: PeftTensor,
+  shape: readonly number[],
+  window: readonly number[] | undefined,
+): readonly number[] {
+  const plain = peftShape(spec, shape, true);
+  return window === undefined ? plain : (spec.convolved?.(plain, window) ?? plain);
+}
+
 /** A payload whose elements stand elsewhere in another one; computed at every reading. */
 class MovedData implements TensorData {
   readonly byteLength: number;
@@ -75,16 +85,26 @@ class MovedData implements TensorData {
   }
 }
 
-/** Whether a tensor of PEFT has the shape, up to padding and to the window of a convolution. */
+/**
+ * Whether a tensor of PEFT has the shape, up to padding. At a convolution it has axes for the window; those of a 1×1
+ * convolution may be left where the graph has a product.
+ */
 export function fitsShape(
-  { padded }: PeftTensor,
+  { padded, convolved }: PeftTensor,
   dims: readonly number[],
   wanted: readonly number[],
+  window: readonly number[] | undefined,
 ): boolean {
-  if (dims.join() === wanted.join()) return true;
-  // A convolution's matrix is over patches: [out, channels, window…] flattened.
-  if (wanted.length === 2 && dims.length > 2)
-    return dims[0] === wanted[0] && countOf(dims) === countOf(wanted);
+  const plain = wanted.join();
+  if (dims.join() === plain) return true;
+  if (window !== undefined && convolved !== undefined && dims.join() === convolved(wanted, window).join())
+    return true;
+  if (
+    window === undefined &&
+    dims.slice(0, -2).join() === plain &&
+    dims.slice(-2).every((size) => size === 1)
+  )
+    return true;
   return padded === true && within(dims, wanted);
 }
 
@@ -92,13 +112,17 @@ export function fitsShape(
 export async function toOurs(
   given: Tensor,
   spec: PeftTensor,
-  param: { readonly shape: readonly number[]; readonly dtype: DType },
+  param: {
+    readonly shape: readonly number[];
+    readonly dtype: DType;
+    readonly window?: readonly number[] | undefined;
+  },
   outFirst: boolean,
 ): Promise<Tensor | undefined> {
-  const { shape, dtype } = param;
+  const { shape, dtype, window } = param;
   const wanted = peftShape(spec, shape, outFirst);
-  if (!fitsShape(spec, given.dims, wanted)) return undefined;
-  const tensor = given.dims.length > wanted.length ? { ...given, dims: wanted } : given;
+  if (!fitsShape(spec, given.dims, wanted, window)) return undefined;
+  const tensor = countOf(given.dims) === countOf(wanted) ? { ...given, dims: wanted } : given;
   const fits = tensor.dims.join() === wanted.join();
   const turned = isTurned(spec, shape, outFirst);
   if (fits && !turned && (isFloat(dtype) || tensor.dtype === dtype)) return tensor;
@@ -131,9 +155,19 @@ function padded(tensor: HostTensor, shape: readonly number[]): HostTensor {
   });
 }
 
-/** Our parameter as PEFT's tensor. */
-export async function toPeft(tensor: Tensor, spec: PeftTensor, outFirst: boolean): Promise<Tensor> {
-  return isTurned(spec, tensor.dims, outFirst) ? handle(transposed(await loadTensor(tensor))) : tensor;
+/** Our parameter as PEFT's tensor, with axes for the window of a convolution. */
+export async function toPeft(
+  tensor: Tensor,
+  spec: PeftTensor,
+  outFirst: boolean,
+  window?: readonly number[],
+): Promise<Tensor> {
+  const turned = isTurned(spec, tensor.dims, outFirst)
+    ? handle(transposed(await loadTensor(tensor)))
+    : tensor;
+  return window === undefined || spec.convolved === undefined
+    ? turned
+    : { ...turned, dims: spec.convolved(turned.dims, window) };
 }
 
 /** The part of a tensor of all modules that is one parameter. */

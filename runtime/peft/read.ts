@@ -19,6 +19,7 @@ import { hasSayInTraining, type Method } from '../../passes/methods/contract/met
 import { findSites } from '../../passes/sites/index.js';
 import type { Site } from '../../passes/sites/site.js';
 import { modulePath } from '../../passes/sites/targeting.js';
+import { windowOf } from '../../passes/sites/window.js';
 import { claimName, valueNames } from '../../passes/value-names.js';
 import { fail } from '../../src/errors.js';
 import type { Model } from '../../src/model.js';
@@ -211,7 +212,8 @@ class Reader {
     const { format } = module.owner;
     const { folder } = this;
     const unused = new Set(module.tensors.keys());
-    const outFirst = folder.config.fan_in_fan_out !== true;
+    const { window } = windowOf(site);
+    const outFirst = folder.config.fan_in_fan_out !== true || window !== undefined;
     for (const { role, key, spec, dtype } of planned.params) {
       const own = format.tensors[site.kind]?.[role];
       const value = own === undefined ? computed.get(key) : undefined;
@@ -236,7 +238,7 @@ class Reader {
               : 'The folder is incomplete; save the adapter again',
         });
       unused.delete(wanted.key);
-      const param = { shape: spec.shape, dtype };
+      const param = { shape: spec.shape, dtype, window };
       if (wanted.weight === true && !outFirst && spec.shape.length === 2 && spec.shape[0] === spec.shape[1])
         return fail('E_UNSUPPORTED', {
           message: `The weight of ${module.path} is square and the model has Conv1D modules: nothing says whether it is [in, out] or [out, in]`,
@@ -270,7 +272,7 @@ function misfitOf(fit: Fit): string | undefined {
 export function recordOf(base: Model, plan: InsertPlan, modules: readonly PlannedModule[]): AdapterRecord {
   const taken = valueNames(base);
   const known = new Map<string, AdapterParam>();
-  const sites = modules.map(({ entry, path, kind, config, params }): AdapterSite => {
+  const sites = modules.map(({ entry, path, kind, config, params, sites: [first] }): AdapterSite => {
     const recorded: Record<string, AdapterParam> = {};
     for (const { role, key, spec, dtype } of params) {
       const param = known.get(key) ?? {
@@ -286,7 +288,7 @@ export function recordOf(base: Model, plan: InsertPlan, modules: readonly Planne
       known.set(key, param);
       recorded[role] = param;
     }
-    return { entry, path, kind, config: jsonOf(config), params: recorded };
+    return { entry, path, kind, config: jsonOf(config), ...windowOf(first), params: recorded };
   });
   const entries = plan.entries.map(({ method, config }) => ({
     method: method.id,

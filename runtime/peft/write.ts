@@ -152,7 +152,10 @@ async function addModule(
     const own = format.tensors[site.kind as keyof typeof format.tensors]?.[role];
     const shared = format.shared?.[role];
     if (own !== undefined)
-      tensors.set(`${prefix}${path}.${wrapper}${own.key}`, await toPeft(tensor, own, !conv1d));
+      tensors.set(
+        `${prefix}${path}.${wrapper}${own.key}`,
+        await toPeft(tensor, own, !conv1d || site.window !== undefined, site.window),
+      );
     else if (shared !== undefined)
       tensors.set(`base_model.${shared.key}`, await toPeft(tensor, shared, true));
     // What is computed from the base again is not stored.

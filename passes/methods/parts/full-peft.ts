@@ -1,9 +1,10 @@
 /** Weights and biases that PEFT stores whole: `modules_to_save`, `bias`, and embeddings of targeted models. */
 
 import type { PeftFormat } from '../contract/peft-format.js';
+import { overWindow } from './convolution.js';
 import { TENSORS } from './in-place.js';
 
-const weight = { key: 'weight', weight: true } as const;
+const weight = { key: 'weight', weight: true, convolved: overWindow } as const;
 const bias = { key: 'bias' } as const;
 
 export const fullFormat: PeftFormat = {

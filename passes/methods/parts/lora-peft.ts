@@ -1,5 +1,6 @@
 /** LoRA and DoRA as PEFT stores them. */
 import { isSet, numberOf, type PeftConfig, type PeftFormat, refusedFields } from '../contract/peft-format.js';
+import { acrossChannels, besideWindow, overWindow } from './convolution.js';
 
 const IN_PYTHON = 'merge it in Python (merge_and_unload) and export that model instead';
 
@@ -60,9 +61,11 @@ const fields = (settings: Readonly<Record<string, unknown>>) => ({
 });
 
 const linear = {
-  A: { key: 'lora_A.weight', transposed: true },
-  B: { key: 'lora_B.weight', transposed: true },
+  A: { key: 'lora_A.weight', transposed: true, convolved: overWindow },
+  B: { key: 'lora_B.weight', transposed: true, convolved: besideWindow },
 } as const;
+
+const magnitude = { key: 'lora_magnitude_vector', convolved: acrossChannels } as const;
 
 const embedding = {
   A: { key: 'lora_embedding_A', transposed: true },
@@ -102,7 +105,7 @@ export const doraFormat: PeftFormat = {
   when: only('use_dora'),
   refuses: refusesLora,
   tensors: {
-    linear: { ...linear, m: { key: 'lora_magnitude_vector' } },
+    linear: { ...linear, m: magnitude },
     embedding: { ...embedding, m: { key: 'lora_magnitude_vector' } },
   },
   patterns,

@@ -26,7 +26,10 @@ export const conv: Detector = {
       weight,
       ...storedBias(node, 2),
     });
-    const form = { window: traceConstant(node.input(1))?.dims.slice(2) ?? [], groups: intAttribute(node, 'group', 1) };
+    const form = {
+      window: traceConstant(node.input(1))?.dims.slice(2) ?? [],
+      groups: intAttribute(node, 'group', 1),
+    };
     return [
       pointwise === undefined ? { ...draft, ...form, y: undefined, patches: true } : { ...draft, ...form },
     ];

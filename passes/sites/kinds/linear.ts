@@ -18,7 +18,7 @@ import {
 
 /** `y = x w + b`: MatMul, Gemm, 1×1 Conv and what fuses them, whole or a column range. */
 export const linear: Kind<LinearSite> = {
-  dims: ({ path, inDim, outDim, dtype, bias, role, x }): LinearDims => ({
+  dims: ({ path, inDim, outDim, dtype, bias, role, x, window, groups }): LinearDims => ({
     path,
     inDim,
     outDim,
@@ -26,6 +26,7 @@ export const linear: Kind<LinearSite> = {
     bias: bias !== undefined,
     role,
     rank: rankOf(x),
+    ...(window === undefined ? {} : { window, groups }),
   }),
 
   stored({ weight, bias, inDim, outDim, node }) {
