@@ -14,6 +14,7 @@ import { placePass } from '../insert/insert.js';
 import type { Method } from '../methods/contract/method.js';
 import { type RunOptions, runPasses } from '../runner.js';
 import { findSites } from '../sites/index.js';
+import { openSites } from '../sites/opened.js';
 import type { Site } from '../sites/site.js';
 import { modulePath } from '../sites/targeting.js';
 import { Chooser, type Group, type Layers, type NamedAdapter } from './chooser.js';
@@ -93,6 +94,10 @@ export function combineAdapters(
       remedy: 'Pass the base model that the adapters were trained on',
     });
   sortTopologically(model.graph);
+  openSites(
+    model,
+    adapters.flatMap(({ record }) => record.sites.map(({ kind }) => kind)),
+  );
   const names = [...(none ? [NO_ADAPTER] : []), ...adapters.map(({ name }) => name)];
   const batch: Dim | undefined = by === 'row' ? batchOf(model) : undefined;
   const chooser = new Chooser(model, input, adapters, {

@@ -15,6 +15,7 @@ import type { Pass } from '../pass.js';
 import { findSites } from '../sites/index.js';
 import { storedOf } from '../sites/kinds/index.js';
 import type { StoredTensor } from '../sites/kinds/kind.js';
+import { canBeHidden } from '../sites/opened.js';
 import { payloadOf } from '../sites/payload.js';
 import type { Site } from '../sites/site.js';
 import { claimName, valueNames } from '../value-names.js';
@@ -95,10 +96,16 @@ export function planFold(base: Model, record: AdapterRecord, options: PlanFoldOp
   const blocked = new Map<Site, string>();
   const quantised = new Set<Site>();
   for (const recorded of record.sites) {
-    const site = sites.get(siteKey(recorded)) ?? missing(recorded.path, sites);
     const method =
       methods[recorded.entry] ??
       fail('E_INVALID_DATA', { message: 'The adapter record names an entry it lacks' });
+    const found = sites.get(siteKey(recorded));
+    const hidden = found === undefined ? unfoldedInside(method, recorded) : undefined;
+    if (hidden !== undefined) {
+      impossible.push(hidden);
+      continue;
+    }
+    const site = found ?? missing(recorded.path, sites);
     const { fold } = rulesFor(method, site.kind, site.path);
     const behind = blocked.get(site);
     const reason =
@@ -136,6 +143,14 @@ export function planFold(base: Model, record: AdapterRecord, options: PlanFoldOp
 
 function isQuantised(site: Site): boolean {
   return Object.values(storedOf(site)).some(({ storage }) => storage !== 'dense');
+}
+
+/** A site that may be inside a fused operator of the base, where there is nothing to fold into. */
+function unfoldedInside(method: Method, site: AdapterSite): Unfolded | undefined {
+  const { kind, path } = site;
+  if (!canBeHidden(kind)) return undefined;
+  const { fold } = rulesFor(method, kind, path);
+  return typeof fold === 'function' ? undefined : { path, method: method.id, reason: fold.impossible, site };
 }
 
 /** One stored tensor of a site, and the stack that changes it. */

@@ -28,6 +28,7 @@ import type { Preset } from '../presets/preset.js';
 import { type RunOptions, runPasses } from '../runner.js';
 import { findSites } from '../sites/index.js';
 import { storedOf } from '../sites/kinds/index.js';
+import { hiding, opened, openSites } from '../sites/opened.js';
 import type { Site } from '../sites/site.js';
 import { modulePath } from '../sites/targeting.js';
 import { windowOf } from '../sites/window.js';
@@ -36,6 +37,7 @@ import { planCollapse, type RecordedModule } from './collapse.js';
 import {
   type InsertEntry,
   type InsertPlan,
+  kindsOf,
   methodAt,
   type PlannedParam,
   planInsert,
@@ -70,6 +72,8 @@ export interface InsertReport {
   readonly shared: readonly { readonly path: string; readonly weight: string; readonly consumers: number }[];
   /** Targeted sites that a method cannot take. */
   readonly skipped: readonly SkippedSite[];
+  /** Fused operators that were taken apart because a method acts inside them. */
+  readonly opened: readonly string[];
 }
 
 /** The methods of `options`. */
@@ -78,13 +82,36 @@ export function entriesOf(options: InsertOptions): readonly InsertEntry[] {
 }
 
 /**
- * Inserts methods into a model, in place; its nodes are put in order of execution first, where they are not. For methods
+ * Inserts methods into a model, in place; its nodes are put in order of execution first, where they are not, and fused
+ * operators are taken apart where a method acts on sites inside them (a prefix in fused attention). For methods
  * whose initial values come from the base's weights use the library's `insert`, which computes them. Throws E_NO_MATCH
  * when nothing is selected, E_USAGE on a bad configuration.
  */
 export function insert(model: Model, options: InsertOptions): InsertReport {
   sortTopologically(model.graph);
-  return applyInsert(model, planInsert(model, entriesOf(options), options), new Map(), options);
+  const opened = openFor(model, options);
+  const plan = planInsert(model, entriesOf(options), options);
+  return { ...applyInsert(model, plan, new Map(), options), opened };
+}
+
+/** Whether `openFor` may change the model. */
+export function mayOpen(model: Model, options: InsertOptions): boolean {
+  return hiding(model, kindsOf(entriesOf(options), options)).length > 0;
+}
+
+/**
+ * Takes apart the fused operators that hide the sites of an insertion, in place, and returns them as people know them. What
+ * the insertion is refused for is found before anything changes.
+ */
+export function openFor(model: Model, options: InsertOptions): string[] {
+  const entries = entriesOf(options);
+  const kinds = kindsOf(entries, options);
+  if (hiding(model, kinds).length === 0) return [];
+  const { sites } = planInsert(opened(model, kinds), entries, options);
+  return openSites(
+    model,
+    sites.map(({ site }) => site.kind),
+  );
 }
 
 /** Carries out a plan made on the same model. `derived` holds the values of derived parameters by key. */
@@ -149,6 +176,7 @@ export function applyInsert(
     base,
     shared,
     skipped: plan.skipped,
+    opened: [],
   };
 }
 
@@ -159,8 +187,8 @@ export interface AttachOptions {
 }
 
 /**
- * Inserts a trained adapter into its base model, in place: the unfolded model. `tensors` holds the adapter's values by
- * key. Throws E_NO_MATCH when the model lacks a module or `tensors` lacks a key.
+ * Inserts a trained adapter into its base model, in place: the unfolded model. Fused operators that hide its sites are
+ * taken apart. `tensors` holds the adapter's values by key. Throws E_NO_MATCH when the model lacks a module or `tensors` lacks a key.
  */
 export function attachAdapter(
   model: Model,
@@ -179,6 +207,10 @@ export function attachAdapter(
       });
     values.set(key, new Value({ name, type: tensorType(dtype, shape), tensor }));
   }
+  openSites(
+    model,
+    record.sites.map(({ kind }) => kind),
+  );
   const sites = findSites(model, paths === undefined ? {} : { paths });
   const placements = record.sites.flatMap(({ entry, path, kind, config, params }): Placement[] => {
     const calls = sites.filter((site) => site.kind === kind && modulePath(site) === path);

@@ -17,7 +17,8 @@ import type { Preset } from '../presets/preset.js';
 import { expandEntries } from '../presets/registry.js';
 import { findSites } from '../sites/index.js';
 import { dimsOf } from '../sites/kinds/index.js';
-import type { Site } from '../sites/site.js';
+import { whyHidden } from '../sites/opened.js';
+import type { Site, SiteKind } from '../sites/site.js';
 import { modulePath, selectSites, type Targeting } from '../sites/targeting.js';
 import type { InsertEntry } from './entry.js';
 
@@ -74,7 +75,10 @@ export function planInsert(
     });
   const found = findSites(model, paths === undefined ? {} : { paths });
   const expanded = expandEntries(entries, { methods, presets });
-  const plan: InsertPlan[] = expanded.map((entry, index) => planEntry(found, index, entry.method, entry));
+  const plan: InsertPlan[] = expanded.map((entry, index) => {
+    requireKinds(model, found, entry.method);
+    return planEntry(found, index, entry.method, entry);
+  });
   return {
     entries: plan.flatMap((part) => part.entries),
     sites: plan.flatMap(({ sites }) => sites),
@@ -82,17 +86,31 @@ export function planInsert(
   };
 }
 
+/** Kinds of sites that the methods of these entries name. */
+export function kindsOf(
+  entries: readonly InsertEntry[],
+  { methods, presets }: Pick<PlanInsertOptions, 'methods' | 'presets'>,
+): SiteKind[] {
+  return expandEntries(entries, { methods, presets }).flatMap(({ method }) => siteKindsOf(method));
+}
+
+/** Throws E_NO_MATCH where the model has no site of the kinds that targets of the method name. */
+function requireKinds(model: Model, found: readonly Site[], method: Method): void {
+  const kinds = targetKindsOf(method);
+  if (found.some((site) => kinds.includes(site.kind))) return;
+  const hidden = whyHidden(model, kinds);
+  fail('E_NO_MATCH', {
+    message: `${method.id} adapts ${kinds.join(' and ')} sites, and the model has none${hidden === undefined ? '' : `: ${hidden}`}`,
+    remedy:
+      method.otherwise ??
+      'See peft-compile inspect for what the model has; a static or fused export may hide it',
+  });
+}
+
 function planEntry(found: readonly Site[], entry: number, method: Method, given: InsertEntry): InsertPlan {
   const config = configure(method, given.config ?? {});
   const kinds = targetKindsOf(method);
   const offered = found.filter((site) => kinds.includes(site.kind));
-  if (offered.length === 0)
-    fail('E_NO_MATCH', {
-      message: `${method.id} adapts ${kinds.join(' and ')} sites, and the model has none`,
-      remedy:
-        method.otherwise ??
-        'See peft-compile inspect for what the model has; a static or fused export may hide it',
-    });
   const targeting: Targeting = {
     ...given.targeting,
     targets: given.targeting?.targets ?? (method.defaultTargets as Targeting['targets']),

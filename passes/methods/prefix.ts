@@ -145,7 +145,7 @@ const prefix: Method = defineMethod({
   startsAsBase: false,
   learningRate: 3e-2,
   otherwise:
-    'Take fused attention apart first (peft-compile run model.onnx --pass unfuse-attention -o apart.onnx), or export with attn_implementation="eager"; or use lora or parallel, which need none',
+    'Export with attn_implementation="eager" (fused attention is taken apart where its form is known), or use lora or parallel, which need none',
   defaultTargets: 'all',
   peft: {
     types: ['PREFIX_TUNING', 'CARTRIDGE'],

@@ -6,6 +6,7 @@ import { isDerived } from '../../passes/methods/contract/derived.js';
 import type { Method } from '../../passes/methods/contract/method.js';
 import { resolveMethod } from '../../passes/methods/registry.js';
 import { findSites } from '../../passes/sites/index.js';
+import { opened } from '../../passes/sites/opened.js';
 import { modulePath } from '../../passes/sites/targeting.js';
 import { emptyShape, type ServingInput } from '../../passes/targets/serving.js';
 import { fail } from '../../src/errors.js';
@@ -130,7 +131,8 @@ function planOf(
   methods: readonly Method[] | undefined,
   paths: ReadonlyMap<string, string> | undefined,
 ): InsertPlan {
-  const sites = findSites(base, paths === undefined ? {} : { paths });
+  const kinds = record.sites.map(({ kind }) => kind);
+  const sites = findSites(opened(base, kinds), paths === undefined ? {} : { paths });
   const entries = record.entries.map(({ method: id, config }) => {
     const method = resolveMethod(id, methods);
     return { method, config: configure(method, config) };

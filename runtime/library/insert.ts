@@ -1,5 +1,12 @@
 /** Insertion with what it has to read of the base's weights: its digest, surveys, and initial values derived from them. */
-import { applyInsert, entriesOf, type InsertOptions, type InsertReport } from '../../passes/insert/insert.js';
+import {
+  applyInsert,
+  entriesOf,
+  type InsertOptions,
+  type InsertReport,
+  mayOpen,
+  openFor,
+} from '../../passes/insert/insert.js';
 import { planInsert } from '../../passes/insert/plan.js';
 import type { Model } from '../../src/model.js';
 import { sortTopologically } from '../../src/order.js';
@@ -15,8 +22,15 @@ import { digestWeights } from '../digest.js';
  */
 export async function insert(model: Model, options: InsertOptions): Promise<InsertReport> {
   sortTopologically(model.graph);
+  // Taken apart, fused operators leave constants that the base does not have.
+  const before = mayOpen(model, options) ? await digestOf(model, options) : undefined;
+  const opened = openFor(model, options);
   const plan = await surveyed(planInsert(model, entriesOf(options), options));
   const derived = await deriveValues(plan, options.seed ?? 0);
-  const baseDigest = options.baseDigest ?? (await digestWeights(model));
-  return applyInsert(model, plan, derived, { ...options, baseDigest });
+  const baseDigest = before ?? (await digestOf(model, options));
+  return { ...applyInsert(model, plan, derived, { ...options, baseDigest }), opened };
+}
+
+async function digestOf(model: Model, { baseDigest }: InsertOptions): Promise<string> {
+  return baseDigest ?? (await digestWeights(model));
 }

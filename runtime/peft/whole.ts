@@ -1,7 +1,8 @@
 /** Adapters of the model as a whole: one tensor, cut for all sites of the method. */
 import { type InsertPlan, type PlannedModule, planInsert } from '../../passes/insert/plan.js';
-import type { Method } from '../../passes/methods/contract/method.js';
+import { type Method, siteKindsOf } from '../../passes/methods/contract/method.js';
 import type { PeftSlice, PeftWhole } from '../../passes/methods/contract/peft-format.js';
+import { opened } from '../../passes/sites/opened.js';
 import { fail } from '../../src/errors.js';
 import type { Model } from '../../src/model.js';
 import type { Tensor } from '../../src/tensor.js';
@@ -26,10 +27,14 @@ export function planWhole(
       remedy: 'The folder is incomplete; save the adapter again',
     });
   const settings = format.settings(config, { path: '', name: '', shapes: new Map([[key, tensor.dims]]) });
-  const plan = planInsert(base, [{ method, config: settings, targeting: { targets: 'all' } }], {
-    ...(options.methods === undefined ? {} : { methods: options.methods }),
-    ...(options.paths === undefined ? {} : { paths: options.paths }),
-  });
+  const plan = planInsert(
+    opened(base, siteKindsOf(method)),
+    [{ method, config: settings, targeting: { targets: 'all' } }],
+    {
+      ...(options.methods === undefined ? {} : { methods: options.methods }),
+      ...(options.paths === undefined ? {} : { paths: options.paths }),
+    },
+  );
   return { plan };
 }
 

@@ -1,4 +1,5 @@
 import { Command } from 'commander';
+import { methodsOf } from '../../passes/adapter-record.js';
 import type { InsertReport } from '../../passes/insert/insert.js';
 import { insert } from '../../runtime/library/insert.js';
 import { readModel, writeModel } from '../onnx/index.js';
@@ -86,7 +87,7 @@ async function run(path: string, flags: InsertFlags): Promise<void> {
   print(`written to ${flags.out}`);
 }
 
-function printReport({ record, trainable, base, shared, skipped }: InsertReport): void {
+function printReport({ record, trainable, base, shared, skipped, opened }: InsertReport): void {
   for (const [entry, { method }] of record.entries.entries()) {
     const rows = record.sites
       .filter((site) => site.entry === entry)
@@ -103,6 +104,10 @@ function printReport({ record, trainable, base, shared, skipped }: InsertReport)
   print(
     `${formatCount(trainable)} trainable of ${formatCount(base)} weights (${formatPercent(trainable / base, 3)}) in ${modules} modules`,
   );
+  if (opened.length > 0)
+    warn(
+      `note: ${methodsOf(record)} acts inside ${opened.length === 1 ? 'a fused operator, which was' : `${opened.length} fused operators, which were`} taken apart: ${opened.join(', ')}`,
+    );
   for (const { path, method, reason } of skipped) warn(`note: ${method} leaves ${path} alone: ${reason}`);
   for (const { path, weight, consumers } of shared)
     warn(`note: '${weight}' of ${path} has ${consumers} readers; folding gives ${path} a copy of its own`);

@@ -1,22 +1,37 @@
 /** What methods can do inside fused ops, and what they say where they cannot. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { insert } from '../../passes/insert/insert.js';
+import { attachAdapter, insert } from '../../passes/insert/insert.js';
 import { unfuseAttention } from '../../passes/normalize/unfuse.js';
 import { runPasses } from '../../passes/runner.js';
 import { findSites } from '../../passes/sites/find.js';
 import type { LinearSite } from '../../passes/sites/site.js';
+import { modelTensors } from '../../runtime/adapter-file.js';
+import { digestWeights } from '../../runtime/digest.js';
+import { fold } from '../../runtime/fold/fold.js';
+import { insert as insertDerived } from '../../runtime/library/insert.js';
 import { SessionHost, type Tensors } from '../../runtime/session.js';
 import { inferModel } from '../../src/infer/index.js';
-import { readModel } from '../../src/onnx/index.js';
+import type { Model } from '../../src/model.js';
+import { encodeModel, readModel } from '../../src/onnx/index.js';
+import { parseModel } from '../../src/text/index.js';
 import { randomParameters } from '../helpers/adapters.js';
+import { refuses } from '../runtime/refuses.js';
 import { checkAdapter, outputsOf, worst } from './adapters.js';
 import { checkedFixtures, storedInputs, storedTensors } from './fixtures.js';
 
 let host: SessionHost;
+let folder: string;
 beforeAll(() => {
   host = new SessionHost();
+  folder = mkdtempSync(join(tmpdir(), 'fused-sites-'));
 });
-afterAll(() => host.close());
+afterAll(async () => {
+  rmSync(folder, { recursive: true, force: true });
+  await host.close();
+});
 
 function fixture(name: string) {
   const found = checkedFixtures('fused', (one) => one.name === name)[0];
@@ -45,18 +60,84 @@ describe('fused attention taken apart', () => {
     const [fused, apart] = [await outputsOf(host, path, batches), await outputsOf(host, model, batches)];
     expect(worst(fused, apart)).toBeLessThanOrEqual(2e-5);
   });
+});
 
-  it('takes a prefix', async () => {
+describe('a method that acts inside fused attention', () => {
+  const prefix = { method: 'prefix', config: { length: 3, positions: 'keep' } } as const;
+  const fused = ({ graph }: Model): number =>
+    [...graph.nodes()].filter(({ qualifiedOp }) => /Attention$/.test(qualifiedOp)).length;
+
+  it.each([
+    ['bert.optimizer.attention', 2],
+    ['bert.optimizer.multi-head', 2],
+    ['llama.genai.fp32', 2],
+  ])('has it taken apart in %s, and others have not', async (name, count) => {
+    const { path, batches } = fixture(name);
+    const model = readModel(path);
+    const report = await insertDerived(model, prefix);
+    expect(report.opened).toHaveLength(count);
+    expect(fused(model)).toBe(0);
+    expect(report.record.sites.filter(({ kind }) => kind === 'attention')).toHaveLength(count);
+    // The adapter is of the fused base: it is attached to it again, and computes the same.
+    expect(report.record.base).toBe(await digestWeights(readModel(path)));
+    const tensors = randomParameters(report.record, model, { seed: 3 });
+    const adapter = { record: report.record, tensors, digest: 'test' };
+    const attached = readModel(path);
+    attachAdapter(attached, report.record, await modelTensors(adapter), {});
+    expect(
+      worst(await outputsOf(host, path, batches), await outputsOf(host, attached, batches)),
+    ).toBeGreaterThan(1e-4);
+    const lora = readModel(path);
+    expect(insert(lora, { method: 'lora' }).opened).toEqual([]);
+    expect(fused(lora)).toBe(count);
+  });
+
+  it('stays beside what folds, of a LoRA and a prefix', async () => {
     const { path, batches } = fixture('bert.optimizer.multi-head');
     const model = readModel(path);
-    inferModel(model);
-    runPasses(model, [unfuseAttention]);
-    const { record } = insert(model, { method: 'prefix', config: { length: 3 } });
-    expect(record.sites.filter(({ kind }) => kind === 'attention')).toHaveLength(2);
-    expect(randomParameters(record, model, { seed: 3 }).size).toBeGreaterThan(0);
+    const entries = [{ method: 'lora', config: { rank: 2, alpha: 3 } }, prefix];
+    const { record } = await insertDerived(model, { entries });
+    const tensors = randomParameters(record, model, { seed: 3, std: 0.2 });
+    const adapter = { record, tensors, digest: 'test' };
+    const folded = join(folder, 'kept.onnx');
+    await refuses(
+      () => fold({ model: path, adapter, out: folded }),
+      'E_UNSUPPORTED',
+      /prefix does not, because/,
+    );
+    const report = await fold({ model: path, adapter, out: folded, keep: true });
+    expect(report.proof?.holds).toBe(true);
+    expect(report.tensors.length).toBeGreaterThan(0);
+    const attached = readModel(path);
+    attachAdapter(attached, record, await modelTensors(adapter), {});
     expect(
-      worst(await outputsOf(host, path, batches), await outputsOf(host, model, batches)),
-    ).toBeGreaterThan(1e-4);
+      worst(await outputsOf(host, attached, batches), await outputsOf(host, folded, batches)),
+    ).toBeLessThanOrEqual(2e-5);
+    // Alone, a LoRA folds into the base's own graph.
+    const sites = record.sites.filter(({ entry }) => entry === 0);
+    const alone = {
+      record: { ...record, sites, entries: record.entries.slice(0, 1) },
+      tensors,
+      digest: 'test',
+    };
+    const merged = join(folder, 'merged.onnx');
+    expect((await fold({ model: path, adapter: alone, out: merged })).proof?.holds).toBe(true);
+    expect(fused(readModel(merged))).toBe(2);
+  });
+
+  it('is refused before anything changes where no formula is known', () => {
+    const { path } = fixture('bert.optimizer.multi-head');
+    const model = readModel(path);
+    const before = encodeModel(model);
+    expect(() => insert(model, { ...prefix, targeting: { targets: ['nowhere'] } })).toThrow(/nowhere/);
+    expect(encodeModel(model)).toEqual(before);
+    const unknown = parseModel(`<ir_version: 8, opset_import: ["": 17, "com.microsoft": 1]>
+one (float[1,1,8] q, float[1,1,8] k, float[1,1,8] v) => (float[1,1,8] y) {
+  y = com.microsoft.DecoderMaskedMultiHeadAttention <num_heads = 2> (q, k, v)
+}`);
+    expect(() => insert(unknown, prefix)).toThrow(
+      /DecoderMaskedMultiHeadAttention .* cannot be taken apart: it decodes one token.*eager/s,
+    );
   });
 });
 
@@ -105,10 +186,5 @@ describe('projections inside a fused op', () => {
     const insertion = (): unknown => insert(model, { method: 'lora', config: { gating: true }, targeting });
     expect(insertion).toThrow(/cannot act on the weights here: its gate depends on the input/);
     expect(insertion).toThrow(/Export the model without fusion/);
-  });
-
-  it('refuse a prefix, and say how to take attention apart', () => {
-    const model = readModel(fixture('bert.optimizer.attention').path);
-    expect(() => insert(model, { method: 'prefix' })).toThrow(/--pass unfuse-attention/);
   });
 });
