@@ -2,28 +2,24 @@
  * The step target: training graphs of standard ops, tensors in and tensors out. Frozen weights stay initializers;
  * adapter tensors, optimizer state and a few scalars travel. What to feed and what comes back is in the manifest.
  */
-import { fail } from '../../src/errors.js';
 import type { Model } from '../../src/model.js';
-import {
-  type AdapterParam,
-  type AdapterRecord,
-  readAdapterRecord,
-  trainableParams,
-} from '../adapter-record.js';
-import { configuredLoss } from '../losses/index.js';
+import type { AdapterRecord } from '../adapter-record.js';
 import type { Method } from '../methods/contract/method.js';
-import { fixInputs } from '../normalize/fixed-inputs.js';
-import { optimizerById } from '../optimizers/index.js';
-import { parseOptions } from '../options.js';
 import { proceduresOf } from '../procedures.js';
 import { describeBatch, describeGraphs, type GraphName, tensorOf } from './describe.js';
-import { emitEval } from './eval.js';
 import { emitUpdate, finishGrad, finishStep } from './finish.js';
-import { claimFixedNames, planLayout } from './layout.js';
-import { type StepManifest, scheduleSchema, stepManifestSchema } from './manifest.js';
-import { PublicNames } from './names.js';
-import type { GroupOptions, StepOptions } from './options.js';
-import { buildTrainGraph } from './train-graph.js';
+import { planLayout } from './layout.js';
+import { type StepManifest, stepManifestSchema } from './manifest.js';
+import type { StepOptions } from './options.js';
+import {
+  checkGroups,
+  checkRange,
+  evaluationGraph,
+  label,
+  openTraining,
+  settleTraining,
+  trainingGraph,
+} from './training.js';
 
 export type { GroupOptions, StepOptions } from './options.js';
 
@@ -43,49 +39,22 @@ export interface StepArtifacts {
  * Throws E_NO_MATCH (no adapter, no such output, nothing to train), E_NO_GRADIENT, E_USAGE (options).
  */
 export function emitStep(model: Model, options: StepOptions): StepArtifacts {
-  const record = readAdapterRecord(model);
-  const adapted = fixInputs(model, options.inputs);
-  const methods = options.methods ?? [];
-  const asked = proceduralKeys(record, methods);
-  const loss = configuredLoss(options.loss, options.lossConfig);
-  const chosen = options.optimizer ?? 'adamw';
-  const optimizer = (typeof chosen === 'string' ? optimizerById(chosen) : chosen).configure(
-    options.optimizerConfig,
-  );
-  const accumulation = checkCount('accumulation', options.accumulation ?? 1);
-  const maxNorm = checkRange('clip', options.clip ?? null, (norm) => norm > 0, 'a norm above 0');
-  const dropout = checkRange('dropout', options.dropout, (p) => p >= 0 && p < 1, 'a probability in [0, 1)');
+  const settings = settleTraining(options);
+  const { optimizer, accumulation, maxNorm, methods, loss, schedule } = settings;
   const lossScale =
     options.lossScale === 'dynamic'
       ? options.lossScale
       : checkRange('lossScale', options.lossScale, (scale) => scale > 0, 'a factor above 0, or dynamic');
-  const { config: schedule } = parseOptions(
-    scheduleSchema,
-    options.schedule ?? { id: 'constant', learningRate: 1e-3 },
-    'schedule',
-  );
   const precision = options.precision === undefined ? {} : { precision: options.precision };
-  const names = new PublicNames(adapted);
-  const fixed = claimFixedNames(names);
-  const labelNames = new Map<string, string>();
-
-  const train = buildTrainGraph(adapted, trainableParams(record), {
-    record,
-    methods,
-    loss,
-    names,
-    labelNames,
+  const training = openTraining(model, options.inputs);
+  const { record, adapted, names, fixed } = training;
+  const asked = proceduralKeys(record, methods);
+  const { train, metrics } = trainingGraph(training, settings, {
     mean: accumulation === 1,
-    seedName: fixed.seed,
-    dropout,
     lossScale,
     lossScaleName: fixed.lossScale,
     ...precision,
-    recompute: checkGroupCount(options.recompute ?? false),
-    gradientRules: options.gradientRules ?? [],
-    lowerings: options.lowerings ?? [],
   });
-  const metrics = (train.objective.built.metrics ?? []).map(({ name }) => names.claim(name));
   const params = train.trained.map(({ param }) => param);
   const layout = planLayout(params, {
     names,
@@ -95,20 +64,12 @@ export function emitStep(model: Model, options: StepOptions): StepArtifacts {
     // With accumulation the sums of the gradients are at hand.
     gradients: ({ key }) => accumulation === 1 && (options.gradients === true || asked.has(key)),
   });
-  const settings = { layout, fixed, optimizer, maxNorm };
+  const update = { layout, fixed, optimizer, maxNorm };
   const graphs =
     accumulation === 1
-      ? { step: finishStep(train, settings, metrics) }
-      : { grad: finishGrad(train, layout, fixed, metrics), update: emitUpdate(train.model, settings) };
-  const evaluation = emitEval(adapted, params, {
-    loss,
-    names,
-    labelNames,
-    fixed,
-    metrics,
-    outputs: options.evalOutputs ?? 'loss',
-    ...precision,
-  });
+      ? { step: finishStep(train, update, metrics) }
+      : { grad: finishGrad(train, layout, fixed, metrics), update: emitUpdate(train.model, update) };
+  const evaluation = evaluationGraph(training, settings, params, { metrics, ...precision });
   const models = { ...graphs, eval: evaluation.model };
   for (const [name, model] of Object.entries(models)) label(model, name);
 
@@ -167,46 +128,4 @@ function proceduralKeys(record: AdapterRecord, methods: readonly Method[]): Set<
       params.filter(({ role }) => procedure.gradients.includes(role)).map(({ param }) => param.key),
     ),
   );
-}
-
-function checkGroupCount(recompute: boolean | number): boolean | number {
-  return typeof recompute === 'boolean' ? recompute : checkCount('recompute', recompute);
-}
-
-function checkCount(what: string, count: number): number {
-  if (Number.isSafeInteger(count) && count >= 1) return count;
-  return fail('E_USAGE', { message: `${what} is ${count}`, remedy: 'Give a whole number from 1' });
-}
-
-/** Throws E_USAGE for a number that is not what the option takes; absent passes. */
-function checkRange<T extends number | null | undefined>(
-  what: string,
-  value: T,
-  fits: (value: number) => boolean,
-  wanted: string,
-): T {
-  if (value === null || value === undefined || (Number.isFinite(value) && fits(value))) return value;
-  return fail('E_USAGE', { message: `${what} is ${value}`, remedy: `Give ${wanted}` });
-}
-
-/** Throws E_NO_MATCH for settings of a group that no parameter is in. */
-function checkGroups(
-  groups: Readonly<Record<string, GroupOptions>>,
-  params: readonly AdapterParam[],
-): Readonly<Record<string, GroupOptions>> {
-  const known = new Set(params.map(({ group }) => group));
-  for (const name of Object.keys(groups))
-    if (!known.has(name))
-      fail('E_NO_MATCH', {
-        message: `No trained parameter is in group '${name}'`,
-        remedy: `There are: ${[...known].join(', ')}`,
-      });
-  return groups;
-}
-
-/** Names an emitted graph for people who open it. */
-function label(model: Model, name: string): void {
-  model.graph.name = name;
-  model.producerName = 'peft-compile';
-  model.producerVersion = '';
 }

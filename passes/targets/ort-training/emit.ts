@@ -8,21 +8,12 @@ import type { Value } from '../../../src/graph.js';
 import type { Model } from '../../../src/model.js';
 import { Builder } from '../../../src/ops/builder.js';
 import { dtypeOf } from '../../../src/value-type.js';
-import {
-  type AdapterParam,
-  type AdapterRecord,
-  allParams,
-  readAdapterRecord,
-  trainableParams,
-} from '../../adapter-record.js';
-import { fixInputs } from '../../normalize/fixed-inputs.js';
+import { type AdapterParam, type AdapterRecord, allParams } from '../../adapter-record.js';
 import { tensorOf } from '../describe.js';
-import { emitEval } from '../eval.js';
 import { finish, lossOutputs } from '../finish.js';
-import { claimFixedNames } from '../layout.js';
 import type { BatchInput, StepManifest } from '../manifest.js';
-import { PublicNames } from '../names.js';
-import { buildTrainGraph, type TrainGraph } from '../train-graph.js';
+import type { TrainGraph } from '../train-graph.js';
+import { evaluationGraph, label, openTraining, trainingGraph } from '../training.js';
 import { type Accumulators, addAccumulators } from './accumulators.js';
 import { countSeed } from './dropout-seed.js';
 import { type FrozenWeight, liftFrozen } from './frozen.js';
@@ -72,46 +63,19 @@ export interface OrtTrainingModels {
  * for what the runtime cannot carry: work of the host between steps, several rates or decays, other optimizers.
  */
 export function emitOrtTraining(model: Model, options: OrtTrainingOptions): OrtTrainingModels {
-  const record = readAdapterRecord(model);
-  const adapted = fixInputs(model, options.inputs);
-  const { methods = [], frozen: placement = 'graph' } = options;
-  checkProcedures(record, methods);
   const settings = settle(options);
-  const { loss, native, maxNorm } = settings;
-  const names = new PublicNames(adapted);
-  for (const name of [LAZY_RESET_GRAD, DROPOUT_SEED]) names.reserve(name);
-  const fixed = claimFixedNames(names);
-  const labelNames = new Map<string, string>();
-
-  const train = buildTrainGraph(adapted, trainableParams(record), {
-    record,
-    methods,
-    loss,
-    names,
-    labelNames,
-    mean: true,
-    seedName: fixed.seed,
-    dropout: settings.dropout,
-    lossScale: options.lossScale,
-    recompute: options.recompute ?? false,
-    gradientRules: options.gradientRules ?? [],
-    lowerings: options.lowerings ?? [],
-  });
+  const { native, maxNorm } = settings;
+  const opened = openTraining(model, options.inputs, [LAZY_RESET_GRAD, DROPOUT_SEED]);
+  const { record, adapted, fixed } = opened;
+  checkProcedures(record, settings.methods);
+  const { train, metrics } = trainingGraph(opened, settings, { mean: true, lossScale: settings.lossScale });
   const trained = train.trained.map(({ param }) => param);
   const divided = native.divide(
     parameterSettings(trained, options.groups ?? {}),
     settings.optimizer.config,
     maxNorm !== null,
   );
-  const metrics = (train.objective.built.metrics ?? []).map(({ name }) => names.claim(name));
-  const { model: evaluation } = emitEval(adapted, trained, {
-    loss,
-    names,
-    labelNames,
-    fixed,
-    metrics,
-    outputs: options.evalOutputs ?? 'loss',
-  });
+  const { model: evaluation } = evaluationGraph(opened, settings, trained, { metrics });
   const training = train.model;
   const seed = training.graph.inputs.find(({ name }) => name === fixed.seed);
   if (seed !== undefined) countSeed(training, seed);
@@ -123,7 +87,7 @@ export function emitOrtTraining(model: Model, options: OrtTrainingOptions): OrtT
   );
   finish(training, new Builder(training), [], [...outputs, ...accumulators.outputs]);
   training.opsets.set('com.microsoft', 1);
-  const frozen = placement === 'checkpoint' ? liftFrozen(training, evaluation) : [];
+  const frozen = options.frozen === 'checkpoint' ? liftFrozen(training, evaluation) : [];
   const parameters = { trained, frozen: frozen.map(({ name }) => name), dropoutSeed: seed !== undefined };
   for (const model of [training, evaluation]) {
     lowerOpset(model);
@@ -141,11 +105,7 @@ export function emitOrtTraining(model: Model, options: OrtTrainingOptions): OrtT
     rate: options.rate ?? 'graph',
     maxNorm,
   });
-  for (const [name, model] of Object.entries({ training, evaluation, optimizer })) {
-    model.graph.name = name;
-    model.producerName = 'peft-compile';
-    model.producerVersion = '';
-  }
+  for (const [name, emitted] of Object.entries({ training, evaluation, optimizer })) label(emitted, name);
   const keys = new Set(trained.map(({ key }) => key));
   return {
     training,
