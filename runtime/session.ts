@@ -6,9 +6,9 @@
 import { existsSync } from 'node:fs';
 import { Worker } from 'node:worker_threads';
 import { fail, PeftCompileError } from '../src/errors.js';
-import { byteSize } from '../src/types.js';
+import { byteSize, countOf } from '../src/types.js';
 import { type ExecutionProvider, providerOf } from './ep/index.js';
-import { countOf, type HostTensor } from './host-tensor.js';
+import type { HostTensor } from './host-tensor.js';
 import { ortError } from './ort-errors.js';
 import { deviceAccess, rawOptions, type SessionOptions } from './session-options.js';
 import type { CreatedReply, Reply, Request, TensorInfo, Tensors } from './session-protocol.js';
