@@ -16,7 +16,7 @@ page is generated from what those tests measured; a bound is the power of ten th
 - **Weights**: linears, tables and norms under the exact path that torch gives them, of those that torch has. In graphs
   that torch did not write there is nothing to compare with, and the number is what was found.
 - **Sites**: a attentions, b residual blocks, p readers of positions, v a place for virtual tokens. Attention as one
-  operator (opset 23, ONNX Runtime's fused ones) is no site: nothing can join inside, and a prefix finds no place.
+  operator (opset 23, ONNX Runtime's fused ones) is no site; insertion takes it apart for a method that acts inside.
 - **LoRA**, **IA³**: largest difference of folded and unfolded outputs over their scale; the structure proof holds.
 - **Blocks**, **Prefix**: \`pfeiffer\` at every residual block and \`prefix\` at every attention change the output. Neither
   folds.

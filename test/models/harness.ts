@@ -5,6 +5,8 @@
  */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { insert } from '../../passes/insert/insert.js';
+import { findSites } from '../../passes/sites/index.js';
+import { opened } from '../../passes/sites/opened.js';
 import { modulePath } from '../../passes/sites/targeting.js';
 import type { HostTensor } from '../../runtime/host-tensor.js';
 import { randomInputs } from '../../runtime/random-inputs.js';
@@ -136,7 +138,8 @@ export function checkModel(fixture: CheckedFixture, done: (row: ModelRow) => voi
     }));
 
   for (const { kind, method, config, field } of PLACES) {
-    const places = sites.sites.filter((site) => site.kind === kind);
+    // What fused operators hide, insertion takes apart.
+    const places = findSites(opened(readModel(path), [kind]), { paths }).filter((site) => site.kind === kind);
     test.skipIf(places.length === 0)(`${method} inserts at every ${kind}`, async () => {
       const targeting = { targets: [...new Set(places.map(modulePath))] };
       const check = await checkAdapter(host, path, inputs, {

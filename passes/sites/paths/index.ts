@@ -6,6 +6,7 @@ import { exporterOf } from '../exporters/index.js';
 import type { PathGuess } from '../site.js';
 import { biasName } from './bias-name.js';
 import { expertName } from './expert-name.js';
+import { experts } from './experts.js';
 import { foldedFrom } from './folded-from.js';
 import { manifest } from './manifest.js';
 import { nameScopes } from './name-scopes.js';
@@ -28,6 +29,7 @@ const SOURCES: readonly PathSource[] = [
   nodeName,
   outputName,
   biasName,
+  experts,
   structure,
 ];
 

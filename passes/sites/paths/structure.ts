@@ -15,7 +15,9 @@ export const structure: PathSource = {
   spelling: 'framework',
   propose({ drafts }) {
     const found = new Map<Draft, Omit<PathGuess, 'source'>>();
-    const linears = drafts.filter((draft) => draft.kind === 'linear');
+    const linears = drafts
+      .filter((draft) => draft.kind === 'linear')
+      .filter(({ weight }) => weight.slice === undefined);
     const triples = qkvTriples(linears);
     let block = -1;
     let width = 0;
