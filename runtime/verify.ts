@@ -16,7 +16,7 @@ export interface VerifyOptions {
   readonly tolerance?: number;
   readonly seed?: number;
   /** Sizes of symbols, one entry per case; default: three sizes, the last with padded masks. */
-  readonly shapes?: readonly Sizes[];
+  readonly sizes?: readonly Sizes[];
   /** Given inputs instead of random ones, one entry per case. */
   readonly inputs?: readonly Tensors[];
   /** Outputs of the second model by those of the first, where names differ. */
@@ -104,10 +104,10 @@ function testCases(model: Model, options: VerifyOptions): { label: string; input
   if (options.inputs !== undefined)
     return options.inputs.map((inputs, i) => ({ label: `given inputs ${i + 1}`, inputs }));
   const symbols = inputSymbols(model);
-  const shapes =
-    options.shapes?.map((sizes, i) => shapeCase(symbols, sizes, i % 2 === 1)) ??
+  const sized =
+    options.sizes?.map((sizes, i) => shapeCase(symbols, sizes, i % 2 === 1)) ??
     withoutPast(model, defaultCases(symbols));
-  return shapes.map(({ label, sizes, padded }, i) => ({
+  return sized.map(({ label, sizes, padded }, i) => ({
     label,
     inputs: randomInputs(model, { seed: (options.seed ?? 0) + i, sizes, padded }),
   }));

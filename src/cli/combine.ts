@@ -35,6 +35,7 @@ export function combineCommand(): Command {
         named,
       )
       .requiredOption('-o, --out <file>', 'where the combined model goes')
+      .optionsGroup('The choice:')
       .addOption(
         choice(
           '--by <what>',

@@ -3,6 +3,7 @@ import type { Command } from 'commander';
 
 export function addConfigOptions(command: Command): Command {
   return command
+    .optionsGroup('Config file:')
     .option(
       '--config <file>',
       'config file; default: peft-compile.config.{json,yaml,js,mjs,ts} if there is one',

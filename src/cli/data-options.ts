@@ -10,7 +10,7 @@ export interface DataFlags {
 }
 
 export const DATA_HELP = `
-Data:
+Forms of data:
   .txt                 running text, cut into blocks (causal-lm)
   .jsonl               {"text": …} or {"text": …, "label": …} lines with --tokenizer, or named arrays of numbers
   .safetensors         named tensors whose first axis is the example

@@ -12,8 +12,11 @@ export interface EpFlags {
   readonly cpuFallback: boolean;
 }
 
+const GROUP = 'Where it runs:';
+
 export function addEpOptions(command: Command): Command {
   return command
+    .optionsGroup(GROUP)
     .addOption(
       choice('--ep <provider>', 'where graphs run; peft-compile doctor --ep … checks it', [
         ...PROVIDERS.keys(),
@@ -36,6 +39,7 @@ export interface SessionFlags extends EpFlags {
 export function addSessionOptions(command: Command): Command {
   return addEpOptions(
     command
+      .optionsGroup(GROUP)
       .option('--threads <n>', 'threads of ONNX Runtime', count)
       .option(
         '--low-memory',

@@ -48,19 +48,19 @@ export function evalCommand(): Command {
       'adapter.safetensors of a training run, a folder that Hugging Face PEFT saved, or an .onnx_adapter; repeatable',
       (path: string, previous: readonly string[] = []) => [...previous, path],
     )
-    .option('--no-base', 'leave the base out where adapters are given');
-  addInputOptions(addLossOptions(command, 'what is measured'));
-  addDataOptions(command)
+    .option('--no-base', 'leave the base out where adapters are given')
+    .option('--any-base', 'take adapters that were trained on other weights')
+    .option('--quiet', 'no report, only errors and warnings')
+    .option('--json', 'print a JSON report');
+  addInputOptions(addLossOptions(command.optionsGroup('Loss:'), 'what is measured'));
+  addDataOptions(command.optionsGroup('Data:'))
     .option(
       '--classes <names>',
       'names of the classes in the order of the training, where labels are text: a,b,c (default: those of the data, sorted)',
       words,
     )
     .option('--batch-size <n>', 'examples per batch', count);
-  addPeftOptions(command)
-    .option('--any-base', 'take adapters that were trained on other weights')
-    .option('--quiet', 'no report, only errors and warnings')
-    .option('--json', 'print a JSON report');
+  addPeftOptions(command);
   return addConfigOptions(addSessionOptions(command))
     .hook('preAction', (_command, verb) => applyTrainConfig(verb))
     .addHelpText(

@@ -56,6 +56,7 @@ export function foldCommand(): Command {
       .option('-o, --out <file>', 'where the merged model goes')
       .option('--verify', 'run the unfolded and the merged model on the same inputs and compare')
       .option('--dry-run', 'print the plan and write nothing')
+      .optionsGroup('How it is folded:')
       .addOption(
         choice(
           '--shared <policy>',

@@ -27,18 +27,13 @@ export function insertCommand(): Command {
       )
       .argument('<model>', 'ONNX model')
       .requiredOption('-o, --out <file>', 'where the adapted model goes')
+      .option('--seed <n>', 'seed of the initial values (default: 0)', integer)
+      .optionsGroup('What is inserted:')
       .option(
         '-m, --method <id>',
         'method or preset, see peft-compile methods; repeatable, in the order in which they stack (default: those of the config file, else lora)',
         words,
       )
-      .option(
-        '-t, --targets <names...>',
-        "module names or path endings, role:query, all-linear or all; lora:query for one of several methods (default: the method's own)",
-      )
-      .option('--regex <pattern>', 'regular expression for whole module paths, instead of --targets')
-      .option('--exclude <names...>', 'modules to leave out')
-      .option('--layers <indices>', 'only these layers, e.g. 0-3,7', indexList)
       .option('--rank <r>', 'rank of the update, for methods that have one', integer)
       .option('--alpha <a>', 'scaling numerator, for methods that have one', number)
       .option('--rslora', 'scale by alpha/√rank (lora)')
@@ -50,8 +45,18 @@ export function insertCommand(): Command {
         'any other setting; lora.key=value for one of several methods; repeatable',
         pair,
       )
-      .option('--modules-to-save <names...>', 'train these modules in full as well, such as a new classifier')
-      .option('--seed <n>', 'seed of the initial values (default: 0)', integer),
+      .optionsGroup('Where:')
+      .option(
+        '-t, --targets <names...>',
+        "module names or path endings, role:query, all-linear or all; lora:query for one of several methods (default: the method's own)",
+      )
+      .option('--regex <pattern>', 'regular expression for whole module paths, instead of --targets')
+      .option('--exclude <names...>', 'modules to leave out')
+      .option('--layers <indices>', 'only these layers, e.g. 0-3,7', indexList)
+      .option(
+        '--modules-to-save <names...>',
+        'train these modules in full as well, such as a new classifier',
+      ),
   );
   return addConfigOptions(command)
     .addHelpText(

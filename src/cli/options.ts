@@ -1,9 +1,13 @@
 /** What the verbs' options share. Parsers of values throw commander's own error, which names the option. */
 import { type Command, InvalidArgumentError } from 'commander';
 
+/** Heading of the options that a verb is called with most. */
+export const MAIN_GROUP = 'Options:';
+
 /** The options of every verb that writes a result and reports on it. */
 export function writing(command: Command): Command {
   return command
+    .optionsGroup(MAIN_GROUP)
     .option('--force', 'overwrite the output')
     .option('--quiet', 'no report, only errors and warnings')
     .option('--json', 'print a JSON report');

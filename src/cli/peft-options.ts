@@ -10,6 +10,7 @@ export interface PeftFlags {
 
 export function addPeftOptions(command: Command): Command {
   return command
+    .optionsGroup('Adapters of other tools:')
     .option('--map <file>', 'JSON: module in the PEFT folder to module of the model, where names differ')
     .option(
       '--base-weights <file>',

@@ -33,6 +33,14 @@ export function quantizeCommand(): Command {
       )
       .argument('<model>', 'ONNX model')
       .option('-o, --out <file>', 'where the quantised model goes')
+      .option('--verify', 'run both models on the same inputs and report the difference')
+      .option(
+        '--tolerance <t>',
+        'largest accepted difference, relative to the scale of an output; with --verify',
+        number,
+      )
+      .option('--dry-run', 'print what would be stored how, and write nothing')
+      .optionsGroup('Storage:')
       .addOption(
         choice('-f, --format <format>', 'how weights are stored', Object.keys(FORMATS)).default('int4'),
       )
@@ -42,23 +50,17 @@ export function quantizeCommand(): Command {
         integer,
       )
       .option('--asymmetric', 'zero points beside the scales: a little more accurate, a little larger')
-      .option('-t, --targets <names...>', 'module names or path endings (default: all-linear)')
-      .option('--exclude <names...>', 'modules to leave out')
-      .option('--layers <indices>', 'only these layers, e.g. 0-3,7', indexList)
-      .option('--verify', 'run both models on the same inputs and report the difference')
-      .option(
-        '--tolerance <t>',
-        'largest accepted difference, relative to the scale of an output; with --verify',
-        number,
-      )
-      .option('--dry-run', 'print what would be stored how, and write nothing')
       .addOption(
         choice(
           '--external-data <mode>',
           'where weights go: as in the model, into it, or into a file beside it',
           ['keep', 'inline', 'file'],
         ).default('keep'),
-      ),
+      )
+      .optionsGroup('Which weights:')
+      .option('-t, --targets <names...>', 'module names or path endings (default: all-linear)')
+      .option('--exclude <names...>', 'modules to leave out')
+      .option('--layers <indices>', 'only these layers, e.g. 0-3,7', indexList),
   )
     .addHelpText(
       'after',

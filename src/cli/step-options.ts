@@ -40,7 +40,7 @@ export const SETTLED: ReadonlySet<string> = new Set(
 
 /** Adds the options of a training graph to a command, and the config file that may hold them. */
 export function addStepOptions(command: Command): Command {
-  return addConfigOptions(addGraphOptions(command)).hook('preAction', (_command, verb) =>
+  return addConfigOptions(addGraphOptions(command, GRAPH_GROUPS)).hook('preAction', (_command, verb) =>
     applyTrainConfig(verb),
   );
 }
@@ -71,9 +71,15 @@ export async function applyTrainConfig(verb: Command): Promise<void> {
   }
 }
 
-/** Adds the options of a training graph alone. */
-export function addGraphOptions(command: Command): Command {
-  addLossOptions(command, 'what is minimised')
+/** Headings of the options of a training graph, where a verb has others beside them. */
+const GRAPH_GROUPS = { loss: 'Loss:', optimizer: 'Optimizer:', graph: 'Training graph:' } as const;
+
+/** Adds the options of a training graph alone, under headings of their own where some are given. */
+export function addGraphOptions(command: Command, groups?: typeof GRAPH_GROUPS): Command {
+  const under = (group: keyof typeof GRAPH_GROUPS) =>
+    groups === undefined ? command : command.optionsGroup(groups[group]);
+  addLossOptions(under('loss'), 'what is minimised');
+  under('optimizer')
     .addOption(choice('--optimizer <id>', 'update rule', [...OPTIMIZERS.keys()]).default('adamw'))
     .option('--optimizer-set <key=value>', 'setting of the optimizer, e.g. beta2=0.98; repeatable', pair)
     .option('--lr <rate>', 'peak learning rate', number, 1e-3)
@@ -81,7 +87,8 @@ export function addGraphOptions(command: Command): Command {
     .option('--warmup <steps>', 'steps of linear warm-up', countFromZero, 0)
     .option('--weight-decay <λ>', 'decoupled weight decay', number)
     .option('--clip <norm>', 'clip the gradient to this global norm', number)
-    .option('--accumulation <n>', 'micro-batches per optimizer step', count, 1)
+    .option('--accumulation <n>', 'micro-batches per optimizer step', count, 1);
+  under('graph')
     .option(
       '--loss-scale <factor>',
       'factor on the loss in the backward pass: a number, or dynamic (default: dynamic in float16, 1 otherwise)',

@@ -53,9 +53,15 @@ export function trainCommand(): Command {
     .argument('<model>', 'adapted ONNX model, or a folder of peft-compile emit --target step')
     .requiredOption('-d, --data <file>', 'training data: .jsonl, .safetensors or .txt')
     .requiredOption('-o, --out <folder>', 'where the adapter, log and checkpoints go')
+    .option('--resume [checkpoint]', 'continue an interrupted run')
+    .option('--force', 'replace the results of an earlier run')
+    .option('--quiet', 'no progress')
+    .option('--json', 'print a JSON report')
+    .optionsGroup('Data:')
     .option('--eval-data <file>', 'data to evaluate on')
     .option('--validation <share>', 'hold out this share of the data, e.g. 0.1', number);
   addDataOptions(command)
+    .optionsGroup('Course of the run:')
     .option('--epochs <n>', 'passes over the data', number)
     .option('--steps <n>', 'optimizer steps at most', count)
     .option(
@@ -74,12 +80,8 @@ export function trainCommand(): Command {
     .option('--seed <n>', 'seed of order, split and dropout', integer, 0)
     .option('--eval-every <steps>', 'evaluate every so many steps', count)
     .option('--patience <n>', 'stop after n evaluations without improvement', count)
-    .option('--checkpoint-every <steps>', 'checkpoint every so many steps', count)
-    .option('--resume [checkpoint]', 'continue an interrupted run')
-    .option('--force', 'replace the results of an earlier run')
-    .option('--quiet', 'no progress')
-    .option('--json', 'print a JSON report');
-  return addStepOptions(addSessionOptions(command))
+    .option('--checkpoint-every <steps>', 'checkpoint every so many steps', count);
+  return addSessionOptions(addStepOptions(command))
     .addHelpText(
       'after',
       `${DATA_HELP}

@@ -12,7 +12,7 @@ import { table } from './table.js';
 interface VerifyFlags extends EpFlags {
   readonly tolerance?: number;
   readonly seed: number;
-  readonly shapes?: Record<string, number>[];
+  readonly sizes?: Record<string, number>[];
   readonly inputs?: string[];
   readonly structure?: boolean;
   readonly json?: boolean;
@@ -22,13 +22,13 @@ export function verifyCommand(): Command {
   const command = new Command('verify')
     .summary('compare what two models compute')
     .description(
-      'Run two models on the same inputs and compare every output: random inputs at several shapes, unless --shapes or --inputs say otherwise.',
+      'Run two models on the same inputs and compare every output: random inputs at several shapes, unless --sizes or --inputs say otherwise.',
     )
     .argument('<a>', 'ONNX model')
     .argument('<b>', 'ONNX model')
     .option('--tolerance <t>', 'largest accepted difference relative to the scale of an output', number)
     .option('--seed <n>', 'seed of the inputs', integer, 0)
-    .option('--shapes <sizes>', 'sizes of the free axes, e.g. batch=2,sequence=16; repeatable', sizes)
+    .option('--sizes <sizes>', 'sizes of the free axes, e.g. batch=2,sequence=16; repeatable', sizes)
     .option(
       '--inputs <file...>',
       '.safetensors files with a tensor for every input, instead of random inputs',
@@ -42,7 +42,7 @@ export function verifyCommand(): Command {
       `
 Examples:
   peft-compile verify base.onnx merged.onnx --structure
-  peft-compile verify a.onnx b.onnx --shapes batch=1,sequence=128 --shapes batch=4,sequence=7 --tolerance 1e-4`,
+  peft-compile verify a.onnx b.onnx --sizes batch=1,sequence=128 --sizes batch=4,sequence=7 --tolerance 1e-4`,
     )
     .action(run);
 }
@@ -55,7 +55,7 @@ async function run(a: string, b: string, flags: VerifyFlags): Promise<void> {
     structure: flags.structure ?? false,
     session: epOptions(flags),
     ...(flags.tolerance === undefined ? {} : { tolerance: flags.tolerance }),
-    ...(flags.shapes === undefined ? {} : { shapes: flags.shapes }),
+    ...(flags.sizes === undefined ? {} : { sizes: flags.sizes }),
     ...(inputs.length === 0 ? {} : { inputs }),
   });
   if (!report.pass) process.exitCode = EXIT.verification;

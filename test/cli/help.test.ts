@@ -28,6 +28,14 @@ describe('help', () => {
     if (verb !== 'completion') expect(stdout).toContain('--json');
   });
 
+  it.each(VERBS)('of %s has no long list of options', async (verb) => {
+    const command = (await buildProgram()).commands.find((candidate) => candidate.name() === verb);
+    const headings = command?.options.map(({ helpGroupHeading }) => helpGroupHeading ?? 'Options:') ?? [];
+    const sizes = [...new Set(headings)].map((heading) => headings.filter((one) => one === heading).length);
+    // emit has those of training graphs under the targets that they go with.
+    expect(Math.max(0, ...sizes)).toBeLessThanOrEqual(verb === 'emit' ? 15 : 12);
+  });
+
   it('gives the version of the package', async () => {
     const { version } = JSON.parse(readFileSync(join(repositoryRoot, 'package.json'), 'utf8')) as {
       version: string;
@@ -63,7 +71,7 @@ describe('wrong values of options', () => {
     { args: ['insert', model, '--dropout', '2', '-o', 'x'], says: 'dropout' },
     { args: ['insert', model, '--layers', 'first', '-o', 'x'], says: '0-3' },
     { args: ['insert', model, '--regex', '(', '-o', 'x'], says: '(' },
-    { args: ['verify', model, model, '--shapes', 'batch'], says: 'batch=2' },
+    { args: ['verify', model, model, '--sizes', 'batch'], says: 'batch=2' },
     { args: ['emit', model, '-o', 'x'], says: '--loss' },
     { args: ['fold', model, '-a', 'x'], says: '--out' },
     { args: ['train', model], says: '--data' },
@@ -89,7 +97,7 @@ describe('for programs', () => {
     ['methods'],
     ['doctor'],
     ['print', model],
-    ['verify', model, model, '--shapes', 'batch=1,sequence=3'],
+    ['verify', model, model, '--sizes', 'batch=1,sequence=3'],
   ])('%s --json prints one object', async (...args) => {
     const { status, json } = await cliJson(...args);
     expect(status).toBe(0);

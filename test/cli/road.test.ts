@@ -108,9 +108,9 @@ it('compares at given shapes and on given inputs', async () => {
     'verify',
     path,
     other,
-    '--shapes',
+    '--sizes',
     'batch=2,sequence=7',
-    '--shapes',
+    '--sizes',
     'batch=5,sequence=3',
   );
   expect(shapes.status).toBe(0);

@@ -49,9 +49,9 @@ describe.each(MODELS)('%s', (name, options) => {
     await writeAdapter(adapter, record, tensors);
     const unfolded = readModel(path!);
     attachAdapter(unfolded, record, tensors);
-    expect((await verify(path!, unfolded, { shapes: SHAPES })).pass).toBe(false);
+    expect((await verify(path!, unfolded, { sizes: SHAPES })).pass).toBe(false);
     const out = join(folder, `${name}.onnx`);
-    const report = await fold({ model: path!, adapter, out, verify: { shapes: SHAPES } });
+    const report = await fold({ model: path!, adapter, out, verify: { sizes: SHAPES } });
     expect(report.proof?.holds).toBe(true);
     expect(report.verification?.worst.relative).toBeLessThanOrEqual(report.verification?.tolerance ?? 0);
   });

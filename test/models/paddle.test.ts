@@ -178,7 +178,7 @@ describe.skipIf(!existsSync(REC))('PP-OCRv4', () => {
       model: REC,
       adapter: result.adapter!,
       out: join(folder, 'trained.onnx'),
-      verify: { shapes: [{ 'p2o.DynamicDimension.0': 2, 'p2o.DynamicDimension.1': 64 }] },
+      verify: { sizes: [{ 'p2o.DynamicDimension.0': 2, 'p2o.DynamicDimension.1': 64 }] },
     });
     expect(report.proof?.holds).toBe(true);
     expect(report.verification?.pass).toBe(true);
