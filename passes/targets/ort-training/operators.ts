@@ -68,6 +68,10 @@ const ABSENT = new Set(
  */
 export function fitOperators(model: Model): void {
   for (const node of ownNodes(model)) settleAttributes(node);
+  if (ownNodes(model).some(isPadded)) {
+    inferModel(model);
+    runPasses(model, [trimInputs]);
+  }
   const lacking = (node: Node) => shortage(node) !== undefined;
   if (!ownNodes(model).some(lacking)) return;
   inferModel(model);
@@ -104,6 +108,29 @@ function settleAttributes(node: Node): void {
   for (const [name, value] of Object.entries(required))
     if (!node.attributes.has(name)) node.attributes.set(name, { type: 'int', value: BigInt(value) });
 }
+
+/** Whether inputs that are left out at the end are more than the older form has: it counts them. */
+function isPadded({ op, inputs }: Node): boolean {
+  const { inputs: most = Number.POSITIVE_INFINITY } = OLDER[op] ?? {};
+  return inputs.length > most && inputs.slice(most).every((input) => input === null);
+}
+
+const trimInputs = definePass({
+  name: 'trim-inputs',
+  summary: 'takes off inputs at the end that are left out and that an older form of the operator lacks',
+  *run(model: Model) {
+    for (const node of ownNodes(model).filter(isPadded))
+      yield replaceNode(model, node, 'trim-inputs', (b) =>
+        b.emit({
+          domain: node.domain,
+          op: node.op,
+          inputs: node.inputs.slice(0, OLDER[node.op]?.inputs),
+          attributes: node.attributes,
+          outputs: node.outputs.length,
+        }),
+      );
+  },
+});
 
 function isUsual(attribute: Attribute, usual: unknown): boolean {
   if (attribute.type === 'string') return attribute.value === usual;
