@@ -141,6 +141,12 @@ export async function toOurs(
   return handle(move(await loadTensor(tensor)));
 }
 
+/** A tensor whose element `i` is element `at(i)` of another one that a file holds; moved when it is read. */
+export function movedTensor(tensor: Tensor, dims: readonly number[], at: (i: number) => number): Tensor {
+  const { dtype } = tensor;
+  return { dtype, dims, data: new MovedData(tensor, dims, dtype, (read) => gathered(read, dims, at)) };
+}
+
 function within(dims: readonly number[], shape: readonly number[]): boolean {
   return dims.length === 2 && shape.length === 2 && dims.every((dim, axis) => dim <= (shape[axis] as number));
 }

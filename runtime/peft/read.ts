@@ -26,13 +26,13 @@ import type { Model } from '../../src/model.js';
 import type { Tensor } from '../../src/tensor.js';
 import type { AdapterFile } from '../adapter.js';
 import { deriveValues } from '../derive/derive.js';
+import { peftFile } from './file.js';
 import { type Fit, Fits } from './fit.js';
 import { accompanying, type FormattedMethod, methodOf } from './formats.js';
 import { type SortedKeys, type StoredModule, sortKeys } from './keys.js';
 import { peftShape, toOurs } from './layout.js';
 import { matchModules } from './match.js';
 import { byWeights } from './match-weights.js';
-import { numbersBehind } from './numbers.js';
 import { type PeftFolder, readPeftFolder } from './source.js';
 import { planWhole, wholeTensors } from './whole.js';
 
@@ -56,18 +56,13 @@ export interface ReadPeftOptions {
 export async function readPeft(path: string, options: ReadPeftOptions): Promise<AdapterFile> {
   const stored = await readPeftFolder(path);
   const owner = methodOf(stored.config, path, options.methods);
-  const folder = { ...stored, tensors: await tensorsByModule(stored, owner) };
+  const sites = findSites(options.base, options.paths === undefined ? {} : { paths: options.paths });
+  const tensors = (await owner.format.rearranged?.(peftFile(stored, sites))) ?? stored.tensors;
+  const folder = { ...stored, tensors };
   const others = accompanying(options.methods).filter(({ method }) => method !== owner.method);
   const keys = sortKeys(folder.tensors, owner, others, path);
-  const reader = new Reader(folder, keys, owner, options);
+  const reader = new Reader(folder, keys, owner, options, sites);
   return reader.read();
-}
-
-async function tensorsByModule(
-  { config, tensors, path }: PeftFolder,
-  { format }: FormattedMethod,
-): Promise<ReadonlyMap<string, Tensor>> {
-  return (await format.rearranged?.({ config, tensors, path, numbers: numbersBehind })) ?? tensors;
 }
 
 interface Matched {
@@ -77,7 +72,6 @@ interface Matched {
 }
 
 class Reader {
-  readonly #sites: readonly Site[];
   readonly #fits: Fits;
 
   constructor(
@@ -85,10 +79,9 @@ class Reader {
     readonly keys: SortedKeys,
     readonly owner: FormattedMethod,
     readonly options: ReadPeftOptions,
+    readonly sites: readonly Site[],
   ) {
-    const { base, paths } = options;
     this.#fits = new Fits(folder.config);
-    this.#sites = findSites(base, paths === undefined ? {} : { paths });
   }
 
   async read(): Promise<AdapterFile> {
@@ -133,14 +126,14 @@ class Reader {
     const evidence =
       options.baseWeights === undefined
         ? undefined
-        : await byWeights(options.baseWeights, modules, this.#sites);
-    const found = matchModules(modules, this.#sites, {
+        : await byWeights(options.baseWeights, modules, this.sites);
+    const found = matchModules(modules, this.sites, {
       where: folder.path,
       ...(options.map === undefined ? {} : { map: options.map }),
       ...(evidence === undefined ? {} : { evidence }),
     });
     // In model order, whatever that of the file is.
-    const order = new Map(this.#sites.map((site, index) => [site, index]));
+    const order = new Map(this.sites.map((site, index) => [site, index]));
     const inOrder = [...found].sort(([, a], [, b]) => (order.get(a) ?? 0) - (order.get(b) ?? 0));
     return inOrder.flatMap(([module, site]) =>
       [site, ...this.#tied(module, site)].flatMap((one) => {
@@ -152,7 +145,7 @@ class Reader {
 
   #tied({ owner }: StoredModule, site: Site): Site[] {
     if (owner.format.followsTies !== true || !('weight' in site)) return [];
-    return this.#sites.filter(
+    return this.sites.filter(
       (other) =>
         other !== site &&
         other.callOf === undefined &&

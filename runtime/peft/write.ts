@@ -10,9 +10,9 @@ import type { Tensor } from '../../src/tensor.js';
 import type { AdapterFile } from '../adapter.js';
 import { loadTensor } from '../host-tensor.js';
 import { writeSafetensors } from '../safetensors.js';
+import { peftFile } from './file.js';
 import { type FormattedMethod, formatOf } from './formats.js';
 import { joined, toPeft } from './layout.js';
-import { numbersBehind } from './numbers.js';
 import { settledConfig } from './settled-config.js';
 import { CONFIG_FILE, WEIGHTS_FILE } from './source.js';
 import { slicesOf } from './whole.js';
@@ -87,8 +87,7 @@ export async function writePeft(
   );
   mkdirSync(folder, { recursive: true });
   const force = options.force ?? false;
-  const stored =
-    (await main.format.restored?.({ config, tensors, path: folder, numbers: numbersBehind })) ?? tensors;
+  const stored = (await main.format.restored?.(peftFile({ config, tensors, path: folder }, []))) ?? tensors;
   await writeSafetensors(join(folder, WEIGHTS_FILE), stored, { metadata: { format: 'pt' }, force });
   const sorted = Object.fromEntries(Object.entries(config).sort(([a], [b]) => (a < b ? -1 : 1)));
   const text = new TextEncoder().encode(`${JSON.stringify(sorted, null, 2)}\n`);

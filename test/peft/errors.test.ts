@@ -183,7 +183,7 @@ describe('a folder', () => {
     [{ init_lora_weights: 'loftq' }, 'bitsandbytes'],
     [{ init_lora_weights: 'pissa', use_qalora: true }, 'use_qalora put other factors'],
     [{ alora_invocation_tokens: [1, 2] }, 'aLoRA'],
-    [{ target_parameters: ['experts'] }, 'experts'],
+    [{ target_parameters: ['experts.down'], rank_pattern: { experts: 2 } }, 'experts'],
     [{ layer_replication: [[0, 2]] }, 'replicates'],
     [{ peft_type: 'FOURIERFT', random_loc_seed: null }, 'without a seed'],
     [{ peft_type: 'UNILORA' }, 'save_indices=True'],

@@ -37,14 +37,31 @@ export interface PeftModule {
   readonly window?: readonly number[] | undefined;
 }
 
+/** A stored matrix of the graph, or several in one tensor. */
+export interface PeftTarget {
+  /** Path of the module; of matrices in one tensor, what stands before their numbers. */
+  readonly path: string;
+  readonly inDim: number;
+  readonly outDim: number;
+  readonly count: number;
+  /** Whether the tensor has an axis for them. */
+  readonly stacked: boolean;
+  /** Whether it holds [out, in]. */
+  readonly outFirst: boolean;
+}
+
 /** The tensors of a folder. */
 export interface PeftFile {
   readonly config: PeftConfig;
   /** By PEFT's keys. */
   readonly tensors: ReadonlyMap<string, Tensor>;
   readonly path: string;
+  /** Linears of the graph. */
+  readonly targets: readonly PeftTarget[];
   /** Elements of a tensor, row-major. */
   numbers(tensor: Tensor): Promise<Float64Array>;
+  /** A tensor whose element `i` is element `at(i)` of another; moved when it is read. */
+  moved(tensor: Tensor, dims: readonly number[], at: (i: number) => number): Tensor;
 }
 
 /** Where a parameter of ours lies in a tensor that holds the parameters of all modules. */

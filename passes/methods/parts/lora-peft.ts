@@ -1,6 +1,7 @@
 /** LoRA and DoRA as PEFT stores them. */
 import { isSet, numberOf, type PeftConfig, type PeftFormat, refusedFields } from '../contract/peft-format.js';
 import { acrossChannels, besideWindow, overWindow } from './convolution.js';
+import { factorsByExpert } from './lora-experts.js';
 
 const IN_PYTHON = 'merge it in Python (merge_and_unload) and export that model instead';
 
@@ -9,7 +10,6 @@ const REFUSED: Readonly<Record<string, string>> = {
   alora_invocation_tokens:
     'aLoRA acts behind an invocation sequence only, which no weight does; serve it with PEFT',
   arrow_config: 'Arrow routes every token through several adapters, which no weight does; serve it with PEFT',
-  target_parameters: `it adapts parameters that are no modules (experts); ${IN_PYTHON}`,
   layer_replication: `it replicates layers, so that its model has more layers than its base; ${IN_PYTHON}`,
 };
 
@@ -43,6 +43,8 @@ export function refusesLora(config: PeftConfig): string | undefined {
   const lost = LOST.find(([pattern]) => typeof init === 'string' && pattern.test(init));
   if (lost !== undefined)
     return `its initialisation '${init}' took from the base's weights what follows from ${lost[1]} and is in no file, so that A and B do not fit the original base; save it with save_pretrained(..., path_initial_model_for_weight_conversion=...), which makes it a plain LoRA`;
+  if (isSet(config, 'target_parameters') && (isSet(config, 'rank_pattern') || isSet(config, 'alpha_pattern')))
+    return `it adapts parameters that are no modules (experts), with patterns of ranks or alphas; ${IN_PYTHON}`;
   return refusedFields(config, REFUSED);
 }
 
@@ -82,6 +84,7 @@ export const loraFormat: PeftFormat = {
     linear: { ...linear, bias: { key: 'base_layer.bias' }, shift: { key: 'lora_B.bias' } },
     embedding,
   },
+  rearranged: factorsByExpert,
   // What MonteCLoRA samples with, and VeLoRA packs activations with.
   ignores: ['.lora_monteclora_sampler.', '.lora_velora_embed'],
   patterns,

@@ -1,0 +1,57 @@
+/** LoRAs that peft put at parameters that are no modules, folded as `merge_and_unload` does. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import ort from 'onnxruntime-node';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { fold } from '../../runtime/fold/fold.js';
+import { readPeft } from '../../runtime/peft/read.js';
+import { readModel } from '../../src/onnx/index.js';
+import { fixturePath, numbersOf, readTensors } from '../helpers/fixtures.js';
+import { numbers, runModel } from '../helpers/run.js';
+import { relativeError } from './folders.js';
+
+const TOLERANCE = 1e-5;
+const place = (name: string) => fixturePath('peft-experts', name);
+const expected = readTensors(place('logits.safetensors'));
+
+let folder: string;
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), 'peft-experts-'));
+});
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+it.each([
+  ['mixtral', 'ts'],
+  ['experts', 'ts'],
+  ['experts', 'dynamo'],
+])('%s of the exporter %s', async (name, exporter) => {
+  const model = fixturePath('zoo', `${name}.${exporter}.dynamic.onnx`);
+  const out = join(folder, `${name}.${exporter}.onnx`);
+  const { proof } = await fold({ model, adapter: place(name), out });
+  expect(proof?.holds).toBe(true);
+  const tensors = readTensors(fixturePath('zoo', `${name}.safetensors`));
+  const feeds = Object.fromEntries(
+    ['input_ids', 'attention_mask'].map((input) => {
+      const { bytes, shape } = tensors.get(`case0.${input}`)!;
+      return [input, new ort.Tensor('int64', new BigInt64Array(bytes.buffer as ArrayBuffer), [...shape])];
+    }),
+  );
+  const { logits } = await runModel(readModel(out), feeds);
+  const error = relativeError(numbers(logits), Array.from(numbersOf(expected.get(name)!)));
+  expect(error).toBeLessThanOrEqual(TOLERANCE);
+});
+
+it('every expert has factors of its own', async () => {
+  const base = readModel(fixturePath('zoo', 'mixtral.ts.dynamic.onnx'));
+  const { record } = await readPeft(place('mixtral'), { base });
+  const experts = record.sites.filter(({ path }) => path.includes('.experts.'));
+  expect(experts.map(({ path }) => path.split('.experts.')[1])).toEqual(
+    ['gate_up_proj', 'down_proj'].flatMap((name) => [0, 1, 2].map((expert) => `${name}.${expert}`)),
+  );
+});
+
+it('a parameter that the model lacks is an error that names it', async () => {
+  const base = readModel(fixturePath('zoo', 'experts.ts.dynamic.onnx'));
+  await expect(readPeft(place('mixtral'), { base })).rejects.toMatchObject({ code: 'E_NO_MATCH' });
+});
