@@ -10,6 +10,8 @@ import type { PathSource } from './source.js';
 
 /** The module is read off the graph, the parameter's name is a convention. */
 const CONVENTION = 0.7;
+/** Which of its parameters it is nothing says. */
+const MODULE = 0.3;
 const NUMBER = 0.1;
 
 export const experts: PathSource = {
@@ -28,13 +30,16 @@ export const experts: PathSource = {
     }
     const paths = new Map<Value, { readonly path: string; readonly confidence: number }>();
     for (const [i, value] of [...tensors.keys()].entries())
-      paths.set(value, { path: `experts.${i}`, confidence: NUMBER });
-    for (const [module, [first, second, ...more]] of modules) {
-      const names = first !== undefined && second !== undefined ? pairNames(first, second) : undefined;
-      if (names === undefined || more.length > 0) continue;
-      for (const [i, draft] of [first, second].entries())
-        if (draft !== undefined)
-          paths.set(draft.weight.value, { path: `${module}.${names[i]}`, confidence: CONVENTION });
+      paths.set(value, { path: `experts_${i}`, confidence: NUMBER });
+    for (const [module, own] of modules) {
+      const names = pairNames(own);
+      for (const [i, { weight }] of own.entries())
+        paths.set(
+          weight.value,
+          names === undefined
+            ? { path: `${module}.parameter_${i}`, confidence: MODULE }
+            : { path: `${module}.${names[i]}`, confidence: CONVENTION },
+        );
     }
     return new Map(
       [...tensors].flatMap(([value, slices]) =>
@@ -44,9 +49,11 @@ export const experts: PathSource = {
   },
 };
 
-/** What two tensors of one module are called, of which the second takes what the first gives back to its width. */
-function pairNames(first: LinearDraft, second: LinearDraft): readonly [string, string] | undefined {
-  if (first.inDim !== second.outDim || first.weight.slice?.count !== second.weight.slice?.count) return undefined;
+/** What the two tensors of a module are called, of which the second takes what the first gives back to its width. */
+function pairNames([first, second, ...more]: readonly LinearDraft[]): readonly string[] | undefined {
+  if (first === undefined || second === undefined || more.length > 0) return undefined;
+  const sameCount = first.weight.slice?.count === second.weight.slice?.count;
+  if (first.inDim !== second.outDim || !sameCount) return undefined;
   if (first.outDim === 2 * second.inDim) return ['gate_up_proj', 'down_proj'];
   return first.outDim === second.inDim ? ['up_proj', 'down_proj'] : undefined;
 }

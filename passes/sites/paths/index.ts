@@ -33,6 +33,16 @@ const SOURCES: readonly PathSource[] = [
   structure,
 ];
 
+/** Sources that know parameters: an expert in one tensor is part of one, and others name the module around all of them. */
+const OF_PARAMETERS: ReadonlySet<PathSource> = new Set([
+  userMap,
+  manifest,
+  expertName,
+  foldedFrom,
+  weightName,
+  experts,
+]);
+
 /** A guess must reach this to give its path to a second site when the first choice is taken. */
 const SECOND_CHOICE = 0.6;
 
@@ -59,12 +69,14 @@ export function nameDrafts(
   const normalise = exporterOf(model).path;
   const guesses = new Map<Draft, PathGuess[]>(drafts.map((draft) => [draft, []]));
   for (const source of SOURCES)
-    for (const [draft, { path, confidence }] of source.propose(context))
+    for (const [draft, { path, confidence }] of source.propose(context)) {
+      if (draft.weight.slice !== undefined && !OF_PARAMETERS.has(source)) continue;
       guesses.get(draft)?.push({
         path: (source.spelling === 'exporter' ? normalise(path) : path) + numberOf(draft),
         confidence,
         source: source.id,
       });
+    }
   return resolve(drafts, guesses, twinTest(model));
 }
 

@@ -1,0 +1,77 @@
+/** Experts in one tensor whose name the exporter lost: a LoRA of PEFT at the parameters lands by what the graph shows. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import ort from 'onnxruntime-node';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { findSites } from '../../passes/sites/index.js';
+import type { LinearSite } from '../../passes/sites/site.js';
+import { fold } from '../../runtime/fold/fold.js';
+import { readModel } from '../../src/onnx/index.js';
+import { parseModel } from '../../src/text/index.js';
+import { fixturePath, numbersOf, readTensors } from '../helpers/fixtures.js';
+import { numbers, runModel } from '../helpers/run.js';
+import { relativeError } from './folders.js';
+
+let folder: string;
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), 'peft-expert-names-'));
+});
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+it('of Mixtral by the dynamo exporter, as merge_and_unload has it', async () => {
+  const model = fixturePath('zoo', 'mixtral.dynamo.dynamic.onnx');
+  const out = join(folder, 'mixtral.onnx');
+  const { proof } = await fold({ model, adapter: fixturePath('peft-experts', 'mixtral'), out });
+  expect(proof?.holds).toBe(true);
+  const tensors = readTensors(fixturePath('zoo', 'mixtral.safetensors'));
+  const feeds = Object.fromEntries(
+    ['input_ids', 'attention_mask'].map((input) => {
+      const { bytes, shape } = tensors.get(`case0.${input}`)!;
+      return [input, new ort.Tensor('int64', new BigInt64Array(bytes.buffer as ArrayBuffer), [...shape])];
+    }),
+  );
+  const { logits } = await runModel(readModel(out), feeds);
+  const expected = readTensors(fixturePath('peft-experts', 'logits.safetensors')).get('mixtral')!;
+  expect(relativeError(numbers(logits), Array.from(numbersOf(expected)))).toBeLessThanOrEqual(1e-5);
+});
+
+/** Two tensors of two experts each, multiplied one after the other below `module`. */
+function twoTensors(
+  [rows, middle, columns]: readonly [number, number, number],
+  module = '/layers.0/experts',
+): string[] {
+  const floats = (count: number) => Array.from({ length: count }, (_, i) => (i % 7) / 7).join(', ');
+  const half = middle / 2;
+  const model = parseModel(
+    `<ir_version: 8, opset_import: ["": 18]>
+experts (float[2, n, ${rows}] x) => (float[2, n, ${columns}] y)
+<float[2, ${rows}, ${middle}] v1 = {${floats(2 * rows * middle)}}, float[2, ${half}, ${columns}] v2 = {${floats(half * columns * 2)}}>
+{
+  ["${module}/MatMul"] h = MatMul(x, v1)
+  g, u = Split <axis = -1, num_outputs = 2> (h)
+  a = Mul(g, u)
+  ["${module}/MatMul_1"] y = MatMul(a, v2)
+}`.replace('"": 17', '"": 18'),
+  );
+  return findSites(model)
+    .filter((site): site is LinearSite => site.kind === 'linear')
+    .map(({ path, confidence }) => `${path} ${confidence}`);
+}
+
+it('are named where sizes say which is which, and numbered where nothing does', () => {
+  expect(twoTensors([4, 12, 4])).toEqual([
+    'layers.0.experts.gate_up_proj.0 0.7',
+    'layers.0.experts.gate_up_proj.1 0.7',
+    'layers.0.experts.down_proj.0 0.7',
+    'layers.0.experts.down_proj.1 0.7',
+  ]);
+  // What comes out has not the width that went in: no block of experts.
+  expect(twoTensors([4, 12, 3])).toEqual([
+    'layers.0.experts.parameter_0.0 0.3',
+    'layers.0.experts.parameter_0.1 0.3',
+    'layers.0.experts.parameter_1.0 0.3',
+    'layers.0.experts.parameter_1.1 0.3',
+  ]);
+  expect(twoTensors([4, 12, 4], '')[0]).toBe('experts_0.0 0.1');
+});
