@@ -39,6 +39,24 @@ export const attr = {
   tensor: (value: Tensor): Attribute => ({ type: 'tensor', value }),
 } as const;
 
+/** `AttributeProto.AttributeType` of each of our types. */
+export const ATTRIBUTE_CODES = {
+  float: 1,
+  int: 2,
+  string: 3,
+  tensor: 4,
+  graph: 5,
+  floats: 6,
+  ints: 7,
+  strings: 8,
+  tensors: 9,
+  graphs: 10,
+  sparse: 11,
+  sparses: 12,
+  typeProto: 13,
+  typeProtos: 14,
+} as const;
+
 /** The number of an INT attribute; `fallback` for every other, and for none. */
 export function intOf<T extends number | undefined>(
   attribute: Attribute | undefined,

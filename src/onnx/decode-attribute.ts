@@ -1,9 +1,9 @@
 /** `AttributeProto` to attributes. */
-import type { Attribute } from '../attribute.js';
+import { ATTRIBUTE_CODES, type Attribute } from '../attribute.js';
 import type { Graph } from '../graph.js';
 import { decodeSparse, decodeTensor, type FileContext } from './decode-tensor.js';
 import { decodeType } from './decode-type.js';
-import { ATTRIBUTE, ATTRIBUTE_TYPE } from './fields.js';
+import { ATTRIBUTE } from './fields.js';
 import { setOrigin } from './origin.js';
 import { corrupt, type Message, type Parsed } from './wire.js';
 
@@ -42,17 +42,17 @@ function types(messages: readonly Message[]) {
 /** By type code, with the field that tells the type of attributes that lack a code (IR before 2). */
 const READERS: readonly { code: number; field: number; read: Reader }[] = [
   {
-    code: ATTRIBUTE_TYPE.float,
+    code: ATTRIBUTE_CODES.float,
     field: ATTRIBUTE.f,
     read: ({ parsed }) => ({ type: 'float', value: parsed.float(ATTRIBUTE.f) ?? 0 }),
   },
   {
-    code: ATTRIBUTE_TYPE.int,
+    code: ATTRIBUTE_CODES.int,
     field: ATTRIBUTE.i,
     read: ({ parsed }) => ({ type: 'int', value: parsed.int(ATTRIBUTE.i) ?? 0n }),
   },
   {
-    code: ATTRIBUTE_TYPE.string,
+    code: ATTRIBUTE_CODES.string,
     field: ATTRIBUTE.s,
     read: ({ parsed }) => {
       const bytes = parsed.bytes(ATTRIBUTE.s) ?? new Uint8Array(0);
@@ -61,7 +61,7 @@ const READERS: readonly { code: number; field: number; read: Reader }[] = [
     },
   },
   {
-    code: ATTRIBUTE_TYPE.tensor,
+    code: ATTRIBUTE_CODES.tensor,
     field: ATTRIBUTE.t,
     read: ({ parsed, context }) => {
       const { name, tensor } = decodeTensor(required(parsed, ATTRIBUTE.t), context);
@@ -69,12 +69,12 @@ const READERS: readonly { code: number; field: number; read: Reader }[] = [
     },
   },
   {
-    code: ATTRIBUTE_TYPE.graph,
+    code: ATTRIBUTE_CODES.graph,
     field: ATTRIBUTE.g,
     read: ({ parsed, graph }) => ({ type: 'graph', value: graph(required(parsed, ATTRIBUTE.g)) }),
   },
   {
-    code: ATTRIBUTE_TYPE.sparse,
+    code: ATTRIBUTE_CODES.sparse,
     field: ATTRIBUTE.sparse,
     read: ({ parsed, context }) => ({
       type: 'sparse',
@@ -82,22 +82,22 @@ const READERS: readonly { code: number; field: number; read: Reader }[] = [
     }),
   },
   {
-    code: ATTRIBUTE_TYPE.typeProto,
+    code: ATTRIBUTE_CODES.typeProto,
     field: ATTRIBUTE.tp,
     read: ({ parsed }) => ({ type: 'typeProto', value: types([required(parsed, ATTRIBUTE.tp)])[0]! }),
   },
   {
-    code: ATTRIBUTE_TYPE.floats,
+    code: ATTRIBUTE_CODES.floats,
     field: ATTRIBUTE.floats,
     read: ({ parsed }) => ({ type: 'floats', value: parsed.floats(ATTRIBUTE.floats) }),
   },
   {
-    code: ATTRIBUTE_TYPE.ints,
+    code: ATTRIBUTE_CODES.ints,
     field: ATTRIBUTE.ints,
     read: ({ parsed }) => ({ type: 'ints', value: parsed.ints(ATTRIBUTE.ints) }),
   },
   {
-    code: ATTRIBUTE_TYPE.strings,
+    code: ATTRIBUTE_CODES.strings,
     field: ATTRIBUTE.strings,
     read: ({ parsed }) => {
       const all = parsed.byteStrings(ATTRIBUTE.strings);
@@ -108,7 +108,7 @@ const READERS: readonly { code: number; field: number; read: Reader }[] = [
     },
   },
   {
-    code: ATTRIBUTE_TYPE.tensors,
+    code: ATTRIBUTE_CODES.tensors,
     field: ATTRIBUTE.tensors,
     read: ({ parsed, context }) => ({
       type: 'tensors',
@@ -116,12 +116,12 @@ const READERS: readonly { code: number; field: number; read: Reader }[] = [
     }),
   },
   {
-    code: ATTRIBUTE_TYPE.graphs,
+    code: ATTRIBUTE_CODES.graphs,
     field: ATTRIBUTE.graphs,
     read: ({ parsed, graph }) => ({ type: 'graphs', value: parsed.subs(ATTRIBUTE.graphs).map(graph) }),
   },
   {
-    code: ATTRIBUTE_TYPE.sparses,
+    code: ATTRIBUTE_CODES.sparses,
     field: ATTRIBUTE.sparses,
     read: ({ parsed, context }) => ({
       type: 'sparses',
@@ -129,7 +129,7 @@ const READERS: readonly { code: number; field: number; read: Reader }[] = [
     }),
   },
   {
-    code: ATTRIBUTE_TYPE.typeProtos,
+    code: ATTRIBUTE_CODES.typeProtos,
     field: ATTRIBUTE.typeProtos,
     read: ({ parsed }) => ({ type: 'typeProtos', value: types(parsed.subs(ATTRIBUTE.typeProtos)) }),
   },

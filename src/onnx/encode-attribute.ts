@@ -1,9 +1,9 @@
 /** Attributes to `AttributeProto`. */
-import { type Attribute, graphsOf } from '../attribute.js';
+import { ATTRIBUTE_CODES, type Attribute, graphsOf } from '../attribute.js';
 import type { Graph } from '../graph.js';
 import { encodeSparse, encodeTensor, type Placement } from './encode-tensor.js';
 import { encodeType } from './encode-type.js';
-import { ATTRIBUTE, ATTRIBUTE_TYPE, TENSOR } from './fields.js';
+import { ATTRIBUTE, TENSOR } from './fields.js';
 import { originOf } from './origin.js';
 import { Rewriter } from './rewrite.js';
 import {
@@ -48,73 +48,73 @@ type Forms = { readonly [K in Kind]: Form<Extract<Attribute, { type: K }>> };
 const string = (field: number, value: Uint8Array): Rope => bytesField(field, value);
 
 const FORMS: Forms = {
-  float: { code: ATTRIBUTE_TYPE.float, field: ATTRIBUTE.f, write: (a) => floatField(ATTRIBUTE.f, a.value) },
-  int: { code: ATTRIBUTE_TYPE.int, field: ATTRIBUTE.i, write: (a) => intField(ATTRIBUTE.i, a.value) },
+  float: { code: ATTRIBUTE_CODES.float, field: ATTRIBUTE.f, write: (a) => floatField(ATTRIBUTE.f, a.value) },
+  int: { code: ATTRIBUTE_CODES.int, field: ATTRIBUTE.i, write: (a) => intField(ATTRIBUTE.i, a.value) },
   string: {
-    code: ATTRIBUTE_TYPE.string,
+    code: ATTRIBUTE_CODES.string,
     field: ATTRIBUTE.s,
     write: (a) => string(ATTRIBUTE.s, utf8.encode(a.value)),
   },
-  bytes: { code: ATTRIBUTE_TYPE.string, field: ATTRIBUTE.s, write: (a) => string(ATTRIBUTE.s, a.value) },
+  bytes: { code: ATTRIBUTE_CODES.string, field: ATTRIBUTE.s, write: (a) => string(ATTRIBUTE.s, a.value) },
   tensor: {
-    code: ATTRIBUTE_TYPE.tensor,
+    code: ATTRIBUTE_CODES.tensor,
     field: ATTRIBUTE.t,
     write: (a, context) => messageField(ATTRIBUTE.t, tensorBody(a.value, a.name, context)),
   },
   graph: {
-    code: ATTRIBUTE_TYPE.graph,
+    code: ATTRIBUTE_CODES.graph,
     field: ATTRIBUTE.g,
     write: (a, context) => messageField(ATTRIBUTE.g, context.graph(a.value)),
   },
   sparse: {
-    code: ATTRIBUTE_TYPE.sparse,
+    code: ATTRIBUTE_CODES.sparse,
     field: ATTRIBUTE.sparse,
     write: (a, { placement }) => messageField(ATTRIBUTE.sparse, encodeSparse(a.value, placement)),
   },
   typeProto: {
-    code: ATTRIBUTE_TYPE.typeProto,
+    code: ATTRIBUTE_CODES.typeProto,
     field: ATTRIBUTE.tp,
     write: (a) => ropeField(ATTRIBUTE.tp, encodeType(a.value)),
   },
   floats: {
-    code: ATTRIBUTE_TYPE.floats,
+    code: ATTRIBUTE_CODES.floats,
     field: ATTRIBUTE.floats,
     write: (a) => concat(a.value.map((v) => floatField(ATTRIBUTE.floats, v))),
   },
   ints: {
-    code: ATTRIBUTE_TYPE.ints,
+    code: ATTRIBUTE_CODES.ints,
     field: ATTRIBUTE.ints,
     write: (a) => concat(a.value.map((v) => intField(ATTRIBUTE.ints, v))),
   },
   strings: {
-    code: ATTRIBUTE_TYPE.strings,
+    code: ATTRIBUTE_CODES.strings,
     field: ATTRIBUTE.strings,
     write: (a) => concat(a.value.map((v) => stringField(ATTRIBUTE.strings, v))),
   },
   byteStrings: {
-    code: ATTRIBUTE_TYPE.strings,
+    code: ATTRIBUTE_CODES.strings,
     field: ATTRIBUTE.strings,
     write: (a) => concat(a.value.map((v) => string(ATTRIBUTE.strings, v))),
   },
   tensors: {
-    code: ATTRIBUTE_TYPE.tensors,
+    code: ATTRIBUTE_CODES.tensors,
     field: ATTRIBUTE.tensors,
     write: (a, context) =>
       concat(a.value.map((t) => messageField(ATTRIBUTE.tensors, tensorBody(t, undefined, context)))),
   },
   graphs: {
-    code: ATTRIBUTE_TYPE.graphs,
+    code: ATTRIBUTE_CODES.graphs,
     field: ATTRIBUTE.graphs,
     write: (a, context) => concat(a.value.map((g) => messageField(ATTRIBUTE.graphs, context.graph(g)))),
   },
   sparses: {
-    code: ATTRIBUTE_TYPE.sparses,
+    code: ATTRIBUTE_CODES.sparses,
     field: ATTRIBUTE.sparses,
     write: (a, { placement }) =>
       concat(a.value.map((s) => messageField(ATTRIBUTE.sparses, encodeSparse(s, placement)))),
   },
   typeProtos: {
-    code: ATTRIBUTE_TYPE.typeProtos,
+    code: ATTRIBUTE_CODES.typeProtos,
     field: ATTRIBUTE.typeProtos,
     write: (a) => concat(a.value.map((t) => ropeField(ATTRIBUTE.typeProtos, encodeType(t)))),
   },

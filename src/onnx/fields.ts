@@ -71,24 +71,6 @@ export const ATTRIBUTE = {
   sparses: 23,
 } as const;
 
-/** `AttributeProto.AttributeType`. */
-export const ATTRIBUTE_TYPE = {
-  float: 1,
-  int: 2,
-  string: 3,
-  tensor: 4,
-  graph: 5,
-  floats: 6,
-  ints: 7,
-  strings: 8,
-  tensors: 9,
-  graphs: 10,
-  sparse: 11,
-  sparses: 12,
-  typeProto: 13,
-  typeProtos: 14,
-} as const;
-
 export const TENSOR = {
   dims: 1,
   dtype: 2,

@@ -10,7 +10,7 @@ import { elementsOf, INLINE_LIMIT, type Tensor } from '../tensor.js';
 import { isFloat } from '../types.js';
 import { payloadText, tensorHead, tensorText } from './payload.js';
 import {
-  ATTRIBUTE_TYPE_CODES,
+  attributeTypeWord,
   floatAttributeText,
   hexLiteral,
   isIdentifier,
@@ -281,7 +281,7 @@ class Printer {
       case 'typeProtos':
         return `: type_protos = [${attribute.value.map(typeText).join(', ')}]`;
       case 'ref':
-        return `: ${attributeTypeWord(attribute.attrType)} = @${quotable(attribute.value)}`;
+        return `: ${attributeTypeWord(attribute.attrType) ?? 'undefined'} = @${quotable(attribute.value)}`;
     }
   }
 
@@ -305,10 +305,6 @@ class Printer {
     const indices = this.#tensor(sparse.indices, undefined);
     return `sparse_tensor[${sparse.dims.join(',')}] (${values}, ${indices})`;
   }
-}
-
-function attributeTypeWord(code: number): string {
-  return Object.entries(ATTRIBUTE_TYPE_CODES).find(([, c]) => c === code)?.[0] ?? 'undefined';
 }
 
 /** Bodies cannot have quoted names: the closest identifier stands in, and a `#@` line has the true name. */

@@ -2,7 +2,7 @@
  * Spelling of names, strings, numbers and types in the ONNX textual syntax (onnx `docs/Syntax.md`), shared by printer
  * and parser.
  */
-import type { Attribute } from '../attribute.js';
+import { ATTRIBUTE_CODES, type Attribute } from '../attribute.js';
 import type { DType, Shape, ValueType } from '../types.js';
 
 /** Element types by their spelling in the syntax, which is that of C++ for two of them. */
@@ -18,24 +18,6 @@ export function dtypeWord(dtype: DType): string {
 
 /** Words that start a type other than a plain tensor. */
 export const TYPE_KEYWORDS = ['seq', 'map', 'optional', 'sparse_tensor', 'opaque'] as const;
-
-/** Attribute types of `AttributeProto` by their spelling, with their number. */
-export const ATTRIBUTE_TYPE_CODES: Readonly<Record<string, number>> = {
-  float: 1,
-  int: 2,
-  string: 3,
-  tensor: 4,
-  graph: 5,
-  floats: 6,
-  ints: 7,
-  strings: 8,
-  tensors: 9,
-  graphs: 10,
-  sparse_tensor: 11,
-  sparse_tensors: 12,
-  type_proto: 13,
-  type_protos: 14,
-};
 
 /** Spelling of the type of each of our attributes. */
 export const ATTRIBUTE_WORDS: Readonly<Record<Attribute['type'], string>> = {
@@ -57,6 +39,16 @@ export const ATTRIBUTE_WORDS: Readonly<Record<Attribute['type'], string>> = {
   typeProtos: 'type_protos',
   ref: 'ref',
 };
+
+/** Attribute types of `AttributeProto` by their spelling, with their number. */
+export const ATTRIBUTE_TYPE_CODES: Readonly<Record<string, number>> = Object.fromEntries(
+  Object.entries(ATTRIBUTE_CODES).map(([type, code]) => [ATTRIBUTE_WORDS[type as Attribute['type']], code]),
+);
+
+/** Spelling of a type by its number. */
+export function attributeTypeWord(code: number): string | undefined {
+  return Object.keys(ATTRIBUTE_TYPE_CODES).find((word) => ATTRIBUTE_TYPE_CODES[word] === code);
+}
 
 const IDENTIFIER = /^[A-Za-z_][A-Za-z0-9_]*$/;
 

@@ -2,7 +2,7 @@
 import type { Graph, Node, Value } from '../graph.js';
 import { walkNodes } from '../graph.js';
 import { allows, type Formal, formalAt, type OpSchema, schemaHistory, schemaOf } from '../ops/schema.js';
-import { ATTRIBUTE_TYPE_CODES, ATTRIBUTE_WORDS } from '../text/spelling.js';
+import { ATTRIBUTE_WORDS, attributeTypeWord } from '../text/spelling.js';
 import type { Report } from './problem.js';
 
 export interface SchemaScope {
@@ -87,9 +87,7 @@ function checkAttributes(node: Node, schema: OpSchema, complain: Complain): void
       continue;
     }
     const word =
-      attribute.type === 'ref'
-        ? Object.keys(ATTRIBUTE_TYPE_CODES).find((key) => ATTRIBUTE_TYPE_CODES[key] === attribute.attrType)
-        : ATTRIBUTE_WORDS[attribute.type];
+      attribute.type === 'ref' ? attributeTypeWord(attribute.attrType) : ATTRIBUTE_WORDS[attribute.type];
     // An empty list does not say of what it is.
     const empty = 'value' in attribute && Array.isArray(attribute.value) && attribute.value.length === 0;
     if (word !== known.type && word !== undefined && !empty)
