@@ -35,7 +35,7 @@ const adapterEntry = z.object({
   config: z.record(z.string(), z.json()),
   /** The method has a say while training (a penalty, a procedure): whoever trains needs the method itself. */
   trains: z.boolean().optional(),
-  /** Which adapter the entry belongs to, where several train together (`passes/combine/together.ts`). */
+  /** Which adapter the entry belongs to, where several train together (`passes/adapters-together.ts`). */
   adapter: z.string().optional(),
 });
 

@@ -8,7 +8,7 @@ import {
   type AdapterRecord,
   parseAdapterRecord,
 } from '../passes/adapter-record.js';
-import { refuseTogether } from '../passes/combine/together.js';
+import { refuseTogether } from '../passes/adapters-together.js';
 import type { Method } from '../passes/methods/contract/method.js';
 import { fail } from '../src/errors.js';
 import { encodeNumbers } from '../src/literals.js';

@@ -9,6 +9,7 @@ import { didYouMean } from '../../src/nearest.js';
 import { sortTopologically } from '../../src/order.js';
 import type { Dim } from '../../src/types.js';
 import { type AdapterSite, hasAdapterRecord, writeAdapterRecord } from '../adapter-record.js';
+import { recordTogether, refuseTogether } from '../adapters-together.js';
 import { stripDropout } from '../dropout.js';
 import { placePass } from '../insert/insert.js';
 import type { Method } from '../methods/contract/method.js';
@@ -19,7 +20,6 @@ import type { Site } from '../sites/site.js';
 import { modulePath } from '../sites/targeting.js';
 import { Chooser, type Group, type Layers, type NamedAdapter } from './chooser.js';
 import { batchOf } from './rows.js';
-import { recordTogether, refuseTogether } from './together.js';
 
 export type { NamedAdapter } from './chooser.js';
 

@@ -11,7 +11,7 @@ import {
   trainableParams,
   writeAdapterRecord,
 } from '../adapter-record.js';
-import { refuseTogether } from '../combine/together.js';
+import { refuseTogether } from '../adapters-together.js';
 import { stripDropout } from '../dropout.js';
 import { type ServingInput, type ServingOptions, servingInputs } from './serving.js';
 

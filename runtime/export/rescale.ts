@@ -5,7 +5,7 @@ import { adapterTensors, factorsAt, scaledRoles } from '../../passes/targets/ser
 import { encodeNumbers } from '../../src/literals.js';
 import { type Tensor, tensorOfBytes } from '../../src/tensor.js';
 import type { DType } from '../../src/types.js';
-import type { AdapterFile } from '../adapter-file.js';
+import type { AdapterFile } from '../adapter.js';
 import { loadTensor, numbersOf } from '../host-tensor.js';
 
 /** A tensor times a number in another element type, rounded once; the tensor itself where nothing changes. */

@@ -5,7 +5,7 @@ import {
   allParams,
   readAdapterRecord,
 } from '../../passes/adapter-record.js';
-import { takeAdapter } from '../../passes/combine/together.js';
+import { takeAdapter } from '../../passes/adapters-together.js';
 import { fail } from '../../src/errors.js';
 import { Model } from '../../src/model.js';
 import { readTrained, writeAdapter } from '../adapter-file.js';

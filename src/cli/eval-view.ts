@@ -1,47 +1,29 @@
-/** What a user sees of a running evaluation: a bar on a terminal, a line per model otherwise. Everything goes to stderr. */
+/** What a user sees of a running evaluation: a bar on a terminal, a line per model otherwise. */
 import { basename } from 'node:path';
-import type { EvaluateListener } from '../../runtime/library/evaluate.js';
+import type { EvaluateEvent } from '../../runtime/library/evaluate.js';
 import { formatCount, warn } from './output.js';
-import { progressBar } from './progress-bar.js';
+import { Bar, type View, type ViewMode, viewOf } from './progress-bar.js';
 
-export interface EvalView {
-  readonly onEvent: EvaluateListener;
-  close(): void;
+export function evalView(mode: ViewMode): View<EvaluateEvent> {
+  return viewOf(mode, barView, describe);
 }
 
-export function evalView(mode: 'progress' | 'silent'): EvalView {
-  if (mode === 'silent') return { onEvent: () => {}, close: () => {} };
-  return process.stderr.isTTY ? barView() : plainView();
-}
-
-function barView(): EvalView {
-  const bar = progressBar('{name} {value}/{total}', '{tokens} tokens/s  ETA {eta_formatted}');
-  let running = false;
-  const stop = () => {
-    if (running) bar.stop();
-    running = false;
-  };
+function barView(): View<EvaluateEvent> {
+  const bar = new Bar('{name} {value}/{total}', '{tokens} tokens/s  ETA {eta_formatted}');
   return {
     onEvent: (event) => {
-      if (event.type === 'start') {
-        bar.start(event.examples, 0, { name: basename(event.name), tokens: '…' });
-        running = true;
-      } else if (event.type === 'batch')
+      if (event.type === 'start') bar.start(event.examples, 0, { name: basename(event.name), tokens: '…' });
+      else if (event.type === 'batch')
         bar.update(event.done, { tokens: formatCount(Math.round(event.tokensPerSecond)) });
-      else stop();
+      else bar.stop();
     },
-    close: stop,
+    close: () => bar.stop(),
   };
 }
 
-function plainView(): EvalView {
-  return {
-    onEvent: (event) => {
-      if (event.type === 'end')
-        warn(
-          `${event.name}: loss ${event.loss.toFixed(4)} over ${formatCount(event.examples)} examples in ${event.seconds.toFixed(1)} s`,
-        );
-    },
-    close: () => {},
-  };
+function describe(event: EvaluateEvent): void {
+  if (event.type === 'end')
+    warn(
+      `${event.name}: loss ${event.loss.toFixed(4)} over ${formatCount(event.examples)} examples in ${event.seconds.toFixed(1)} s`,
+    );
 }

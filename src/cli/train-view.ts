@@ -1,68 +1,46 @@
-/** What a user sees of a running training: a bar on a terminal, plain lines otherwise. Everything goes to stderr. */
-import type { TrainEvent, TrainListener } from '../../runtime/train/events.js';
+/** What a user sees of a running training: a bar on a terminal, plain lines otherwise. */
+import type { TrainEvent } from '../../runtime/train/events.js';
 import pc from './colour.js';
 import { formatCount, warn } from './output.js';
-import { progressBar } from './progress-bar.js';
-
-export interface TrainView {
-  readonly onEvent: TrainListener;
-  close(): void;
-}
+import { Bar, type View, type ViewMode, viewOf } from './progress-bar.js';
 
 /** Plain lines appear about this many times per run. */
 const PLAIN_LINES = 20;
 
-export function trainView(mode: 'progress' | 'silent'): TrainView {
-  if (mode === 'silent') return { onEvent: () => {}, close: () => {} };
-  return process.stderr.isTTY ? barView() : plainView();
+export function trainView(mode: ViewMode): View<TrainEvent> {
+  return viewOf(mode, barView, plainLine);
 }
 
-function barView(): TrainView {
-  const bar = progressBar('step {value}/{total}', 'loss {loss}  {tokens} tokens/s  ETA {left}');
-  let running = false;
-  const stop = () => {
-    if (running) bar.stop();
-    running = false;
-  };
+function barView(): View<TrainEvent> {
+  const bar = new Bar('step {value}/{total}', 'loss {loss}  {tokens} tokens/s  ETA {left}');
   return {
     onEvent: (event) => {
       if (event.type === 'start') {
         announce(event);
         bar.start(event.totalSteps, event.resumedFrom, { loss: '…', tokens: '…', left: '…' });
-        running = true;
       } else if (event.type === 'step')
         bar.update(event.step, {
           loss: event.loss.toFixed(4),
           tokens: formatCount(Math.round(event.tokensPerSecond)),
           left: duration(event.eta),
         });
-      else if (event.type === 'end') stop();
-      else {
-        // A line above the bar: the bar redraws below it.
-        process.stderr.write('\r\x1b[K');
-        describe(event);
-        bar.render();
-      }
+      else if (event.type === 'end') bar.stop();
+      else bar.above(() => describe(event));
     },
-    close: stop,
+    close: () => bar.stop(),
   };
 }
 
-function plainView(): TrainView {
-  return {
-    onEvent: (event) => {
-      if (event.type === 'start') announce(event);
-      else if (event.type !== 'step') describe(event);
-      else {
-        const every = Math.max(1, Math.ceil(event.totalSteps / PLAIN_LINES));
-        if (event.step % every !== 0 && event.step !== 1 && event.step !== event.totalSteps) return;
-        warn(
-          `step ${event.step}/${event.totalSteps}  loss ${event.loss.toFixed(4)}  lr ${event.lr.toExponential(2)}  ${formatCount(Math.round(event.tokensPerSecond))} tokens/s  ETA ${duration(event.eta)}`,
-        );
-      }
-    },
-    close: () => {},
-  };
+function plainLine(event: TrainEvent): void {
+  if (event.type === 'start') announce(event);
+  else if (event.type !== 'step') describe(event);
+  else {
+    const every = Math.max(1, Math.ceil(event.totalSteps / PLAIN_LINES));
+    if (event.step % every !== 0 && event.step !== 1 && event.step !== event.totalSteps) return;
+    warn(
+      `step ${event.step}/${event.totalSteps}  loss ${event.loss.toFixed(4)}  lr ${event.lr.toExponential(2)}  ${formatCount(Math.round(event.tokensPerSecond))} tokens/s  ETA ${duration(event.eta)}`,
+    );
+  }
 }
 
 function announce(event: Extract<TrainEvent, { type: 'start' }>): void {

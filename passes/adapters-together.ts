@@ -1,8 +1,7 @@
 /** The record of adapters that train together in one graph, and each of them again. */
-import { fail } from '../../src/errors.js';
-import { didYouMean } from '../../src/nearest.js';
-import type { AdapterRecord, AdapterSite } from '../adapter-record.js';
-import type { NamedAdapter } from './chooser.js';
+import { fail } from '../src/errors.js';
+import { didYouMean } from '../src/nearest.js';
+import type { AdapterRecord, AdapterSite } from './adapter-record.js';
 
 /**
  * One record of all adapters: keys begin with the adapter's name.
@@ -10,7 +9,7 @@ import type { NamedAdapter } from './chooser.js';
  * @throws E_UNSUPPORTED for an adapter whose training-only structure was not evaluated yet.
  */
 export function recordTogether(
-  adapters: readonly NamedAdapter[],
+  adapters: readonly { readonly name: string; readonly record: AdapterRecord }[],
   nameOf: (member: number, key: string) => string | undefined,
 ): AdapterRecord {
   const [first] = adapters.map(({ record }) => record) as [AdapterRecord];
