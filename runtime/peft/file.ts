@@ -5,6 +5,10 @@ import { modulePath } from '../../passes/sites/targeting.js';
 import type { Tensor } from '../../src/tensor.js';
 import { loadTensor, numbersOf } from '../host-tensor.js';
 import { movedTensor } from './layout.js';
+import { mapped } from './match.js';
+
+/** What only the order of the graph names. */
+const NAMELESS = 0.5;
 
 /** `sites`: those of the graph that the folder is read for; none where one is written. */
 export function peftFile(
@@ -14,9 +18,12 @@ export function peftFile(
     readonly path: string;
   },
   sites: readonly Site[],
+  map: Readonly<Record<string, string>> = {},
 ): PeftFile {
   return {
     ...folder,
+    layers: sites.filter((site) => site.kind === 'sublayer' && site.role === 'attention').length,
+    mapped: (path) => mapped(path, map),
     targets: sites.flatMap(targetOf),
     numbers: async (tensor) => Float64Array.from(numbersOf(await loadTensor(tensor))),
     moved: movedTensor,
@@ -29,8 +36,9 @@ function targetOf(site: Site): PeftTarget[] {
   const { inDim, outDim, weight } = site as LinearSite;
   const { slice, transposed: outFirst } = weight;
   const path = modulePath(site);
-  if (slice === undefined) return [{ path, inDim, outDim, count: 1, stacked: false, outFirst }];
+  const named = site.confidence > NAMELESS;
+  if (slice === undefined) return [{ path, inDim, outDim, count: 1, stacked: false, outFirst, named }];
   if (slice.index > 0) return [];
   const stem = path.replace(/\.0$/, '');
-  return [{ path: stem, inDim, outDim, count: slice.count, stacked: true, outFirst }];
+  return [{ path: stem, inDim, outDim, count: slice.count, stacked: true, outFirst, named }];
 }

@@ -94,7 +94,7 @@ function distinct(modules: readonly Wanted[]): Wanted[] {
 }
 
 /** A path with the longest beginning that the map names replaced. */
-function mapped(path: string, map: Readonly<Record<string, string>>): string {
+export function mapped(path: string, map: Readonly<Record<string, string>>): string {
   const [best] = Object.keys(map)
     .filter((from) => path === from || path.startsWith(`${from}.`))
     .sort((a, b) => b.length - a.length);

@@ -57,7 +57,7 @@ export async function readPeft(path: string, options: ReadPeftOptions): Promise<
   const stored = await readPeftFolder(path);
   const owner = methodOf(stored.config, path, options.methods);
   const sites = findSites(options.base, options.paths === undefined ? {} : { paths: options.paths });
-  const tensors = (await owner.format.rearranged?.(peftFile(stored, sites))) ?? stored.tensors;
+  const tensors = (await owner.format.rearranged?.(peftFile(stored, sites, options.map))) ?? stored.tensors;
   const folder = { ...stored, tensors };
   const others = accompanying(options.methods).filter(({ method }) => method !== owner.method);
   const keys = sortKeys(folder.tensors, owner, others, path);

@@ -7,10 +7,12 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { findSites } from '../../passes/sites/index.js';
 import type { LinearSite } from '../../passes/sites/site.js';
 import { fold } from '../../runtime/fold/fold.js';
-import { readModel } from '../../src/onnx/index.js';
+import type { Value } from '../../src/graph.js';
+import { readModel, writeModel } from '../../src/onnx/index.js';
 import { parseModel } from '../../src/text/index.js';
 import { fixturePath, numbersOf, readTensors } from '../helpers/fixtures.js';
 import { numbers, runModel } from '../helpers/run.js';
+import { refuses } from '../runtime/refuses.js';
 import { relativeError } from './folders.js';
 
 let folder: string;
@@ -19,12 +21,39 @@ beforeAll(() => {
 });
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-it('of Mixtral by the dynamo exporter, as merge_and_unload has it', async () => {
-  const model = fixturePath('zoo', 'mixtral.dynamo.dynamic.onnx');
-  const out = join(folder, 'mixtral.onnx');
-  const { proof } = await fold({ model, adapter: fixturePath('peft-experts', 'mixtral'), out });
+/** The model of a fixture without names of nodes, values and modules. */
+async function anonymous(name: string): Promise<string> {
+  const model = readModel(fixturePath('zoo', `${name}.onnx`));
+  const { graph } = model;
+  const kept = new Set<Value>([...graph.inputs, ...graph.outputs.map(({ value }) => value)]);
+  let serial = 0;
+  const strip = (value: Value | null): void => {
+    if (value === null || kept.has(value)) return;
+    value.metadata.clear();
+    if (value.name !== undefined) value.name = `v${serial++}`;
+  };
+  for (const value of graph.initializers) strip(value);
+  for (const node of graph.nodes()) {
+    node.metadata.clear();
+    node.name = undefined;
+    for (const value of node.outputs) strip(value);
+  }
+  const path = join(folder, `${name}.anonymous.onnx`);
+  await writeModel(model, path, { force: true });
+  return path;
+}
+
+/** Difference of the folded model's logits from those that peft's merged model gives. */
+async function foldedError(
+  model: string,
+  name: string,
+  map: Readonly<Record<string, string>> = {},
+): Promise<number> {
+  const out = join(folder, 'merged.onnx');
+  const adapter = fixturePath('peft-experts', name);
+  const { proof } = await fold({ model, adapter, out, peft: { map }, force: true });
   expect(proof?.holds).toBe(true);
-  const tensors = readTensors(fixturePath('zoo', 'mixtral.safetensors'));
+  const tensors = readTensors(fixturePath('zoo', `${name}.safetensors`));
   const feeds = Object.fromEntries(
     ['input_ids', 'attention_mask'].map((input) => {
       const { bytes, shape } = tensors.get(`case0.${input}`)!;
@@ -32,8 +61,38 @@ it('of Mixtral by the dynamo exporter, as merge_and_unload has it', async () => 
     }),
   );
   const { logits } = await runModel(readModel(out), feeds);
-  const expected = readTensors(fixturePath('peft-experts', 'logits.safetensors')).get('mixtral')!;
-  expect(relativeError(numbers(logits), Array.from(numbersOf(expected)))).toBeLessThanOrEqual(1e-5);
+  const expected = readTensors(fixturePath('peft-experts', 'logits.safetensors')).get(name)!;
+  return relativeError(numbers(logits), Array.from(numbersOf(expected)));
+}
+
+const TOLERANCE = 1e-5;
+
+it('of Mixtral by the dynamo exporter, as merge_and_unload has it', async () => {
+  const model = fixturePath('zoo', 'mixtral.dynamo.dynamic.onnx');
+  expect(await foldedError(model, 'mixtral')).toBeLessThanOrEqual(TOLERANCE);
+});
+
+it.each(['ts', 'dynamo'])('of Mixtral by %s without any name: by sizes and order', async (exporter) => {
+  const model = await anonymous(`mixtral.${exporter}.dynamic`);
+  expect(await foldedError(model, 'mixtral')).toBeLessThanOrEqual(TOLERANCE);
+});
+
+it('are listed where sizes fit several, and a map says which is which', async () => {
+  const model = await anonymous('experts.dynamo.dynamic');
+  const parameter = 'model.layers.0.mlp.batched_experts.down_proj';
+  await refuses(
+    () => foldedError(model, 'experts'),
+    'E_NO_MATCH',
+    /'experts_0' \(3 of 16 to 12\), 'experts_1' \(3 of 12 to 16\).*--map map\.json with \{"model\.layers\.0\.mlp\.batched_experts\.down_proj": "experts_0"\}/,
+  );
+  // Linears of single experts have their place in the order of the graph only.
+  const paths = findSites(readModel(fixturePath('zoo', 'experts.dynamo.dynamic.onnx'))).map(
+    ({ path }) => path,
+  );
+  const found = findSites(readModel(model)).map(({ path }) => path);
+  const w1 = paths.flatMap((path, i) => (path.endsWith('.w1') ? [[path, found[i] as string]] : []));
+  const map = { ...Object.fromEntries(w1), [parameter]: 'experts_1' };
+  expect(await foldedError(model, 'experts', map)).toBeLessThanOrEqual(TOLERANCE);
 });
 
 /** Two tensors of two experts each, multiplied one after the other below `module`. */

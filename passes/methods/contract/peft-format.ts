@@ -48,6 +48,8 @@ export interface PeftTarget {
   readonly stacked: boolean;
   /** Whether it holds [out, in]. */
   readonly outFirst: boolean;
+  /** Whether the graph shows its module and its name. */
+  readonly named: boolean;
 }
 
 /** The tensors of a folder. */
@@ -56,8 +58,12 @@ export interface PeftFile {
   /** By PEFT's keys. */
   readonly tensors: ReadonlyMap<string, Tensor>;
   readonly path: string;
-  /** Linears of the graph. */
+  /** Linears of the graph, in order of execution. */
   readonly targets: readonly PeftTarget[];
+  /** Attentions of the graph: layers, where each has one. */
+  readonly layers: number;
+  /** A path as a map of the user's has it; itself without one. */
+  mapped(path: string): string;
   /** Elements of a tensor, row-major. */
   numbers(tensor: Tensor): Promise<Float64Array>;
   /** A tensor whose element `i` is element `at(i)` of another; moved when it is read. */

@@ -24,6 +24,7 @@ export async function factorsByExpert(file: PeftFile): Promise<ReadonlyMap<strin
     const names = targets.flatMap((target) => nameAt(String(target), path));
     return names.length === 0 ? [] : placedLevels(path, names, levels, file);
   });
+  refuseTwice(placed, file);
   const arranged = new Map(file.tensors);
   for (const { level } of placed) for (const key of level.keys) arranged.delete(key);
   for (const one of placed)
@@ -75,12 +76,13 @@ function placedLevels(
   path: string,
   names: readonly string[],
   levels: readonly Wrapped[],
-  { targets, path: where }: PeftFile,
+  file: PeftFile,
 ): Placed[] {
-  const own = names.map((name) => targetOf(path, name, targets));
+  const own = names.map((name) => targetOf(path, name, file));
+  const nameless = own.every((target) => target === undefined);
   const ways = permutations(levels).flatMap((order) => {
     const pairs = order.flatMap((level, i): Placed[] => {
-      const target = own[i];
+      const target = nameless ? targetBySizes(path, level, file) : own[i];
       return target === undefined || directionOf(target, level) === undefined
         ? []
         : [{ path, target, level }];
@@ -88,20 +90,59 @@ function placedLevels(
     return pairs.length === own.length && order.length === own.length ? [pairs] : [];
   });
   const [first] = ways;
-  if (first !== undefined && ways.length === 1) return first;
+  // Sizes choose the tensors of the graph there, whatever order the names are tried in.
+  if (first !== undefined && (ways.length === 1 || nameless)) return first;
+  return ways.length === 0
+    ? noTensors(path, names, file)
+    : fail('E_NO_MATCH', {
+        message: `The parameters ${names.join(', ')} of '${path}' have the same sizes: nothing says whose factors are whose`,
+        where: file.path,
+        remedy: 'Merge it in Python (merge_and_unload) and export that model instead',
+      });
+}
+
+function noTensors(path: string, names: readonly string[], { targets, path: where }: PeftFile): never {
+  const stacks = targets.filter(({ stacked }) => stacked);
+  const shown = stacks.map(
+    ({ path, count, inDim, outDim }) => `'${path}' (${count} of ${inDim} to ${outDim})`,
+  );
+  const example = stacks[0]?.path ?? 'path in peft-compile inspect';
   return fail('E_NO_MATCH', {
-    message:
-      ways.length === 0
-        ? `The factors at '${path}' fit no parameters ${names.join(', ')} of the model`
-        : `The parameters ${names.join(', ')} of '${path}' have the same sizes: nothing says whose factors are whose`,
+    message: `The factors at '${path}' fit no parameters ${names.join(', ')} of the model. Experts in one tensor are ${shown.length === 0 ? 'nowhere in it' : shown.join(', ')}`,
     where,
-    remedy: 'Merge it in Python (merge_and_unload) and export that model instead',
+    remedy: `Check that this is the base of the adapter; or say which is which: --map map.json with {"${path}.${names[0]}": "${example}"}`,
   });
 }
 
+/** No tensor is that of two modules: then the order of the graph is not that of the layers. */
+function refuseTwice(placed: readonly Placed[], { path: where }: PeftFile): void {
+  const owners = new Map<PeftTarget, string>();
+  for (const { path, target } of placed) {
+    const other = owners.get(target);
+    if (other !== undefined)
+      fail('E_NO_MATCH', {
+        message: `'${other}' and '${path}' may both be '${target.path}' of the model`,
+        where,
+        remedy:
+          'Say which is which: --map map.json with {"parameter in PEFT": "path in peft-compile inspect"}',
+      });
+    owners.set(target, path);
+  }
+}
+
+/** The tensor without a name that factors fit, of one in every layer; undefined where several do. */
+function targetBySizes(path: string, level: Wrapped, { targets, layers }: PeftFile): PeftTarget | undefined {
+  const fitting = targets.filter((one) => one.stacked && !one.named && directionOf(one, level) !== undefined);
+  if (fitting.length === 1) return fitting[0];
+  const numbers = path.split('.').filter((part) => /^\d+$/.test(part));
+  return numbers.length === 1 && fitting.length === layers ? fitting[Number(numbers[0])] : undefined;
+}
+
 /** The tensor of the graph that is a parameter: by path, or by as much of its end as is unique. */
-function targetOf(path: string, name: string, targets: readonly PeftTarget[]): PeftTarget | undefined {
-  const wanted = name === 'weight' ? path : `${path}.${name}`;
+function targetOf(path: string, name: string, { targets, mapped }: PeftFile): PeftTarget | undefined {
+  const wanted = mapped(name === 'weight' ? path : `${path}.${name}`);
+  const exact = targets.find((one) => one.path === wanted);
+  if (exact !== undefined) return exact;
   const parts = wanted.split('.');
   for (let from = 0; from < parts.length - 1; from++) {
     const end = parts.slice(from).join('.');
