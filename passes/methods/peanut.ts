@@ -3,8 +3,8 @@ import type { Value } from '../../src/graph.js';
 import { uniform, zeros } from '../../src/initializer.js';
 import { defineMethod, type ParamSpecs, type ParamValues } from './contract/method.js';
 import { numberOf, type PeftTensor } from './contract/peft-format.js';
-import { ACTIVATION_NAMES, activate } from './parts/activations.js';
 import { ofFiles, onWeights } from './parts/on-weights.js';
+import { activateAsTransformers, TRANSFORMERS_ACTIVATIONS } from './parts/transformers-activations.js';
 
 /** Hidden layers on either side that are read. */
 const DEEPEST = 16;
@@ -12,7 +12,7 @@ const DEEPEST = 16;
 const config = z.strictObject({
   rank: z.int().min(1).default(32).describe('Width r of the network'),
   depth: z.int().min(0).max(DEEPEST).default(0).describe('Hidden layers on either side'),
-  activation: z.enum(ACTIVATION_NAMES).default('relu').describe('Function between layers'),
+  activation: z.enum(TRANSFORMERS_ACTIVATIONS).default('relu').describe('Function between layers'),
   scaling: z.number().default(1).describe("Factor on the network's output"),
 });
 type Config = z.output<typeof config>;
@@ -57,7 +57,7 @@ export default defineMethod({
       },
       (op, { w }, params: ParamValues, { depth, activation, scaling }) => {
         const layer = (h: Value, name: string) =>
-          activate(op, activation, op.MatMul(h, params[name] as Value));
+          activateAsTransformers(op, activation, op.MatMul(h, params[name] as Value));
         let h = layer(w, 'A');
         const kept: Value[] = [];
         for (const i of layers(depth)) {
@@ -72,8 +72,8 @@ export default defineMethod({
   peft: {
     types: ['PEANUT'],
     refuses: ({ act_fn: name, depth }) =>
-      typeof name === 'string' && !ACTIVATION_NAMES.includes(name as never)
-        ? `its activation '${name}' is none of ${ACTIVATION_NAMES.join(', ')}`
+      typeof name === 'string' && !TRANSFORMERS_ACTIVATIONS.includes(name as never)
+        ? `its activation '${name}' has parameters, or is none of ${TRANSFORMERS_ACTIVATIONS.join(', ')}`
         : Number(depth) > DEEPEST
           ? `it is ${String(depth)} layers deep, and ${DEEPEST} are read`
           : undefined,

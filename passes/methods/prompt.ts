@@ -1,9 +1,11 @@
 import { z } from 'zod';
 import { fail } from '../../src/errors.js';
 import { normal, type Random, uniform } from '../../src/initializer.js';
+import { type Tensor, tensorOfBytes } from '../../src/tensor.js';
 import type { PromptDims } from '../sites/views.js';
 import { derived } from './contract/derived.js';
 import { defineMethod, type Impossible, type ParamSpec } from './contract/method.js';
+import type { PeftFile } from './contract/peft-format.js';
 
 const config = z
   .strictObject({
@@ -111,7 +113,12 @@ export default defineMethod({
   otherwise: PROMPT_OTHERWISE,
   defaultTargets: 'all',
   peft: {
-    types: ['PROMPT_TUNING', 'P_TUNING', 'CPT'],
+    types: ['PROMPT_TUNING', 'P_TUNING', 'CPT', 'MULTITASK_PROMPT_TUNING'],
+    refuses: ({ num_tasks: tasks }) =>
+      typeof tasks === 'number' && tasks > 1
+        ? `its prompts are by task, of which it has ${tasks}; save the prompt of one task as PROMPT_TUNING`
+        : undefined,
+    rearranged: promptOfTask,
     tensors: {},
     whole: {
       key: 'prompt_embeddings',
@@ -122,3 +129,29 @@ export default defineMethod({
     config: ({ length }) => ({ num_virtual_tokens: length, prompt_tuning_init: 'RANDOM' }),
   },
 });
+
+const FACTORS = { columns: 'prefix_task_cols', rows: 'prefix_task_rows' } as const;
+
+/** The prompt of a task in a file of several: what all tasks share times a product of its own, element by element. */
+async function promptOfTask({ tensors, numbers }: PeftFile): Promise<ReadonlyMap<string, Tensor>> {
+  const [shared, columns, rows] = ['prompt_embeddings', FACTORS.columns, FACTORS.rows].map((key) =>
+    tensors.get(key),
+  );
+  if (shared === undefined || columns === undefined || rows === undefined) return tensors;
+  const [prompt, left, right] = await Promise.all([shared, columns, rows].map(numbers));
+  const [, , rank = 0] = columns.dims;
+  const [, width = 0] = shared.dims;
+  const own = Float32Array.from(prompt as Float64Array, (value, i) => {
+    const [token, at] = [Math.floor(i / width), i % width];
+    let factor = 0;
+    for (let r = 0; r < rank; r++)
+      factor +=
+        ((left as Float64Array)[token * rank + r] as number) *
+        ((right as Float64Array)[r * width + at] as number);
+    return value * factor;
+  });
+  return new Map([
+    ...[...tensors].filter(([key]) => key !== FACTORS.columns && key !== FACTORS.rows),
+    ['prompt_embeddings', tensorOfBytes('float32', shared.dims, new Uint8Array(own.buffer))],
+  ]);
+}

@@ -12,7 +12,6 @@ export const UNREADABLE: Readonly<Record<string, string>> = {
   XLORA: `It mixes adapters by input: ${DATA}`,
   SHADOW: `It carries a state through the layers: ${DATA}`,
   ADAPTION_PROMPT: `It attends to prompts of its own in every layer: ${DATA}`,
-  MULTITASK_PROMPT_TUNING: 'Its prompts are by task; save the prompt of one task as PROMPT_TUNING',
 };
 
 /** What to do about a type; undefined for those that nothing is known about. */
