@@ -54,6 +54,7 @@ export interface TrainingSettings extends GraphSettings {
   readonly accumulation: number;
   /** Null for no clipping. */
   readonly maxNorm: number | null;
+  readonly recompute: boolean | number;
   readonly evalOutputs: EvalOptions['outputs'];
 }
 

@@ -129,7 +129,7 @@ describe.skipIf(!existsSync(REC))('PP-OCRv4', () => {
       CLS,
       [{ 'p2o.DynamicDimension.0': 2, 'p2o.DynamicDimension.1': 48, 'p2o.DynamicDimension.2': 192 }],
     ],
-  ])('%s: LoRA on all linears and convolutions folds into the Constant nodes', async (name, path, shapes) => {
+  ])('%s: LoRA on all linears and convolutions folds into the Constant nodes', async (name, path, sizes) => {
     const model = readModel(path);
     const { record } = insert(model, EVERYWHERE);
     const tensors = randomParameters(record, model, { std: 0.1 });
@@ -141,8 +141,8 @@ describe.skipIf(!existsSync(REC))('PP-OCRv4', () => {
     const report = await fold({ model: path, adapter, out });
     expect(report.proof?.holds).toBe(true);
     const scores = scoresOf(unfolded);
-    expect((await verify(scoresOf(readModel(path)), scores, { shapes })).pass).toBe(false);
-    const { worst, tolerance } = await verify(scores, scoresOf(readModel(out)), { shapes });
+    expect((await verify(scoresOf(readModel(path)), scores, { sizes })).pass).toBe(false);
+    const { worst, tolerance } = await verify(scores, scoresOf(readModel(out)), { sizes });
     expect(worst.relative).toBeLessThanOrEqual(tolerance);
     expect(report.tensors).toHaveLength(record.sites.length);
     expect(report.copies).toEqual([]);
