@@ -23,7 +23,9 @@ const config = z.strictObject({
     .number()
     .positive()
     .optional()
-    .describe('Largest length of all skew-symmetric matrices together, to which longer ones are cut (PEFT coft, eps)'),
+    .describe(
+      'Largest length of all skew-symmetric matrices together, to which longer ones are cut (PEFT coft, eps)',
+    ),
 });
 type Config = z.output<typeof config>;
 
