@@ -5,7 +5,6 @@ import type { Ops } from '../../src/ops/ops.generated.js';
 import type { LinearDims } from '../sites/views.js';
 import { type DerivedInit, derived } from './contract/derived.js';
 import { defineMethod, type ParamSpec, type ParamSpecs, type ParamValues } from './contract/method.js';
-import { numberOf } from './contract/peft-format.js';
 import {
   bankOf,
   indivisible,
@@ -13,19 +12,13 @@ import {
   type Mixture,
   outOfRank,
   type Pieces,
+  peftOfSettings,
   pieceCounts,
+  pieceSettings,
+  settingsOfPeft,
 } from './parts/vb-lora-matrices.js';
 
-const config = z.strictObject({
-  rank: z.int().min(1).default(4).describe('Inner dimension r of the update'),
-  vectors: z.int().min(1).default(256).describe('Vectors in the bank'),
-  vectorLength: z
-    .int()
-    .min(1)
-    .default(256)
-    .describe('Length of the vectors; divides the sizes of the modules'),
-  topk: z.int().min(1).default(2).describe('Vectors that each piece mixes'),
-});
+const config = z.strictObject(pieceSettings);
 type Config = z.output<typeof config>;
 
 interface Own {
@@ -127,19 +120,8 @@ export default defineMethod({
       },
     },
     shared: { bank: { key: 'vblora_vector_bank' } },
-    settings: (config) => ({
-      rank: numberOf(config, 'r', 4),
-      vectors: numberOf(config, 'num_vectors', 256),
-      vectorLength: numberOf(config, 'vector_length', 256),
-      topk: numberOf(config, 'topk', 2),
-    }),
-    config: ({ rank, vectors, vectorLength, topk }) => ({
-      r: rank,
-      num_vectors: vectors,
-      vector_length: vectorLength,
-      topk,
-      save_only_topk_weights: true,
-    }),
+    settings: settingsOfPeft,
+    config: (config) => ({ ...peftOfSettings(config), save_only_topk_weights: true }),
   },
 });
 

@@ -14,20 +14,16 @@ import {
   intoRank,
   type Mixture,
   outOfRank,
+  peftOfSettings,
   pieceCounts,
+  pieceSettings,
+  settingsOfPeft,
 } from './parts/vb-lora-matrices.js';
 import vbLoraCompact, { compacted } from './vb-lora-compact.js';
 
 const config = z
   .strictObject({
-    rank: z.int().min(1).default(4).describe('Inner dimension r of the update'),
-    vectors: z.int().min(1).default(256).describe('Vectors in the bank'),
-    vectorLength: z
-      .int()
-      .min(1)
-      .default(256)
-      .describe('Length of the vectors; divides the sizes of the modules'),
-    topk: z.int().min(1).default(2).describe('Vectors that each piece mixes'),
+    ...pieceSettings,
     bankBound: z.number().min(0).default(0.02).describe('The bank starts uniform within ± this bound'),
     logitsStd: z.number().min(0).default(0.1).describe('Standard deviation of the initial logits'),
     learningRateRatio: z
@@ -124,18 +120,9 @@ export default defineMethod({
     },
     shared: { bank: { key: 'vblora_vector_bank' } },
     settings: (config) => ({
-      rank: numberOf(config, 'r', 4),
-      vectors: numberOf(config, 'num_vectors', 256),
-      vectorLength: numberOf(config, 'vector_length', 256),
-      topk: numberOf(config, 'topk', 2),
+      ...settingsOfPeft(config),
       dropout: numberOf(config, 'vblora_dropout', 0),
     }),
-    config: ({ rank, vectors, vectorLength, topk }) => ({
-      r: rank,
-      num_vectors: vectors,
-      vector_length: vectorLength,
-      topk,
-      save_only_topk_weights: false,
-    }),
+    config: (config) => ({ ...peftOfSettings(config), save_only_topk_weights: false }),
   },
 });

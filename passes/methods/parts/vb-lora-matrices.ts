@@ -1,9 +1,39 @@
 /** Low-rank factors that are put together from vectors of a bank. */
+import { z } from 'zod';
 import type { Value } from '../../../src/graph.js';
 import { uniform } from '../../../src/initializer.js';
 import type { Ops } from '../../../src/ops/ops.generated.js';
 import type { LinearDims } from '../../sites/views.js';
 import type { ParamSpec } from '../contract/method.js';
+import { numberOf } from '../contract/peft-format.js';
+
+/** Settings of the bank and of the factors, as both forms have them. */
+export const pieceSettings = {
+  rank: z.int().min(1).default(4).describe('Inner dimension r of the update'),
+  vectors: z.int().min(1).default(256).describe('Vectors in the bank'),
+  vectorLength: z
+    .int()
+    .min(1)
+    .default(256)
+    .describe('Length of the vectors; divides the sizes of the modules'),
+  topk: z.int().min(1).default(2).describe('Vectors that each piece mixes'),
+};
+
+type PieceSettings = z.output<z.ZodObject<typeof pieceSettings>>;
+
+/** The settings in PEFT's adapter_config.json, there and back. */
+export function settingsOfPeft(config: Readonly<Record<string, unknown>>): PieceSettings {
+  return {
+    rank: numberOf(config, 'r', 4),
+    vectors: numberOf(config, 'num_vectors', 256),
+    vectorLength: numberOf(config, 'vector_length', 256),
+    topk: numberOf(config, 'topk', 2),
+  };
+}
+
+export function peftOfSettings({ rank, vectors, vectorLength, topk }: Readonly<Record<string, unknown>>) {
+  return { r: rank, num_vectors: vectors, vector_length: vectorLength, topk };
+}
 
 export interface Pieces {
   readonly rank: number;
