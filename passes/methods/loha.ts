@@ -5,17 +5,12 @@ import type { Ops } from '../../src/ops/ops.generated.js';
 import type { LinearDims } from '../sites/views.js';
 import { defineMethod, type ParamSpecs, type ParamValues } from './contract/method.js';
 import { numberOf, RANK_AND_ALPHA } from './contract/peft-format.js';
-import { coreShape, hasWindow, tucker, windowSize } from './parts/convolution.js';
+import { coreShape, effective, hasWindow, tucker, windowSize } from './parts/convolution.js';
 import { rankAndAlpha, scaling } from './parts/low-rank.js';
 
 const config = z.strictObject({
   ...rankAndAlpha,
-  effective: z
-    .boolean()
-    .default(false)
-    .describe(
-      'Decompose convolutions whose window has several entries by output, input and window, instead of as a matrix (PEFT use_effective_conv2d)',
-    ),
+  effective,
 });
 type Config = z.output<typeof config>;
 

@@ -6,7 +6,7 @@ import { countOf } from '../../src/types.js';
 import type { LinearDims } from '../sites/views.js';
 import { defineMethod, type ParamSpec, type ParamSpecs, type ParamValues } from './contract/method.js';
 import { numberOf, RANK_AND_ALPHA } from './contract/peft-format.js';
-import { coreShape, hasWindow, overWindow, tucker, windowSize } from './parts/convolution.js';
+import { coreShape, effective, hasWindow, overWindow, tucker, windowSize } from './parts/convolution.js';
 import { type KroneckerShape, kronecker, kroneckerShape, timesKronecker } from './parts/kronecker.js';
 import { rankAndAlpha, scaling } from './parts/low-rank.js';
 
@@ -21,12 +21,7 @@ const config = z.strictObject({
     .default(-1)
     .describe('First factor of the sizes of the weight; -1 splits them near their square roots')
     .refine((factor) => factor === -1 || factor > 0, 'must be -1 or positive'),
-  effective: z
-    .boolean()
-    .default(false)
-    .describe(
-      'Decompose convolutions whose window has several entries by output, input and window, instead of as a matrix (PEFT use_effective_conv2d)',
-    ),
+  effective,
 });
 type Config = z.output<typeof config>;
 

@@ -2,12 +2,21 @@
  * Convolutions as methods see them: linears over patches, whose inputs are channels × window. PEFT keeps the window as
  * axes of its own: what it makes of the shapes of a linear, [.., in] and [out, ..], and updates that know the window.
  */
+import { z } from 'zod';
 import type { Value } from '../../../src/graph.js';
 import type { Ops } from '../../../src/ops/ops.generated.js';
 import { countOf } from '../../../src/types.js';
 import type { LinearDims } from '../../sites/views.js';
 
 type Shape = readonly number[];
+
+/** The setting of methods that decompose a convolution in two ways. */
+export const effective = z
+  .boolean()
+  .default(false)
+  .describe(
+    'Decompose convolutions whose window has several entries by output, input and window, instead of as a matrix (PEFT use_effective_conv2d)',
+  );
 
 /** [.., channels × window] as [.., channels, window…]. */
 export function overWindow(shape: Shape, window: Shape): Shape {

@@ -1,28 +1,12 @@
 /** What the ort-training target can be asked for. */
 import type { z } from 'zod';
 import type { scheduleSchema } from '../manifest.js';
-import type { StepOptions } from '../options.js';
+import type { TrainingOptions } from '../training.js';
 
 /** How Adam's bias correction and weight decay are ordered: as PyTorch does, or as older versions of transformers did. */
 export type AdamMode = 'torch' | 'huggingface';
 
-export interface OrtTrainingOptions
-  extends Pick<
-    StepOptions,
-    | 'loss'
-    | 'lossConfig'
-    | 'methods'
-    | 'optimizer'
-    | 'optimizerConfig'
-    | 'clip'
-    | 'groups'
-    | 'dropout'
-    | 'recompute'
-    | 'inputs'
-    | 'gradientRules'
-    | 'lowerings'
-    | 'evalOutputs'
-  > {
+export interface OrtTrainingOptions extends TrainingOptions {
   /** Course of the learning rate, computed in the optimizer model. Default: constant 1e-3. */
   readonly schedule?: z.input<typeof scheduleSchema>;
   /**

@@ -2,21 +2,15 @@
  * A BERT classifier with seeded random weights, in the idiom of torch's TorchScript exporter at opset 17: MatMul + Add
  * linears, decomposed erf-GELU, additive mask. Built here so that benchmarks of any size need no exporter.
  */
-import { Graph, Value } from '../../../src/graph.js';
+import { z } from 'zod';
+import { Value } from '../../../src/graph.js';
 import { type Initializer, initTensor, normal, ones, zeros } from '../../../src/initializer.js';
-import { Model } from '../../../src/model.js';
-import { Builder } from '../../../src/ops/builder.js';
+import type { Model } from '../../../src/model.js';
 import { tensorType } from '../../../src/types.js';
+import { emptyModel, transformerShape } from './transformer.js';
 
-export interface BertShape {
-  readonly layers: number;
-  readonly hidden: number;
-  readonly heads: number;
-  readonly intermediate: number;
-  readonly vocab: number;
-  readonly positions: number;
-  readonly labels: number;
-}
+export const bertShape = transformerShape.extend({ positions: z.int(), labels: z.int() });
+export type BertShape = Readonly<z.output<typeof bertShape>>;
 
 /** Width of BERT-base with 6 layers, the subject of the step-time figures. */
 export const BERT_BASE_6: BertShape = {
@@ -34,13 +28,7 @@ const STD = 0.02;
 
 /** Inputs `input_ids` and `attention_mask` int64[batch, sequence]; output `logits` float32[batch, labels]. */
 export function bertClassifier(shape: BertShape, seed = 0): Model {
-  const graph = new Graph();
-  const model = new Model(graph);
-  model.irVersion = 8;
-  model.opsets.set('', 17);
-  model.producerName = 'peft-compile bench';
-  graph.name = 'bert';
-  const b = new Builder(model);
+  const { model, graph, builder: b } = emptyModel('bert');
   const { op } = b;
   const { hidden, heads, intermediate } = shape;
   const headDim = hidden / heads;

@@ -3,19 +3,14 @@
  * MLP, and a head tied to the embedding, as torch's exporter leaves them. Its numbers are made when they are written,
  * a piece at a time, so that a model of any size needs no memory.
  */
-import { Graph, Value } from '../../../src/graph.js';
-import { Model } from '../../../src/model.js';
-import { Builder } from '../../../src/ops/builder.js';
+import type { z } from 'zod';
+import { Value } from '../../../src/graph.js';
+import type { Model } from '../../../src/model.js';
 import { type Tensor, type TensorData, tensorOfBytes } from '../../../src/tensor.js';
 import { tensorType } from '../../../src/types.js';
+import { emptyModel, type transformerShape } from './transformer.js';
 
-export interface LlamaShape {
-  readonly layers: number;
-  readonly hidden: number;
-  readonly heads: number;
-  readonly intermediate: number;
-  readonly vocab: number;
-}
+export type LlamaShape = Readonly<z.output<typeof transformerShape>>;
 
 /** 1.08 GB of float32 weights in the widths of Llama 3.2 1B's attention and TinyLlama's MLP. */
 export const LLAMA_1GB: LlamaShape = { layers: 4, hidden: 2048, heads: 32, intermediate: 5632, vocab: 32000 };
@@ -61,13 +56,7 @@ function floats(dims: readonly number[], values: Float32Array): Tensor {
 
 /** Input `input_ids` int64[batch, sequence]; output `logits` float32[batch, sequence, vocab]. */
 export function llamaDecoder({ layers, hidden, heads, intermediate, vocab }: LlamaShape): Model {
-  const graph = new Graph();
-  const model = new Model(graph);
-  model.irVersion = 8;
-  model.opsets.set('', 17);
-  model.producerName = 'peft-compile bench';
-  graph.name = 'llama';
-  const b = new Builder(model);
+  const { model, graph, builder: b } = emptyModel('llama');
   const { op } = b;
   const headDim = hidden / heads;
 

@@ -15,23 +15,18 @@ import { tensorOfNumbers } from '../../host-tensor.js';
 import { writePeft } from '../../peft/write.js';
 import { SessionHost } from '../../session.js';
 import { llamaDecoder } from '../models/llama.js';
+import { transformerShape } from '../models/transformer.js';
 import { residentMiB } from '../peak.js';
 import { type BenchTask, timed } from '../task.js';
 import { withLora } from './lora.js';
 
 const run = promisify(execFile);
 
-const shape = z.object({
-  layers: z.int(),
-  hidden: z.int(),
-  heads: z.int(),
-  intermediate: z.int(),
-  vocab: z.int(),
-});
-
 /** A decoder with its weights in a file beside it, and a folder of PEFT with a LoRA on all linear modules. */
 export const writeLlama: BenchTask = async (input) => {
-  const given = z.object({ shape, out: z.string(), adapter: z.string(), rank: z.int() }).parse(input);
+  const given = z
+    .object({ shape: transformerShape, out: z.string(), adapter: z.string(), rank: z.int() })
+    .parse(input);
   await writeModel(llamaDecoder(given.shape), given.out, { externalData: 'file' });
   const { record } = withLora(readModel(given.out), given.rank, 'all-linear');
   const tensors = new Map<string, Tensor>();

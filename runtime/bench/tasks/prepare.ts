@@ -8,24 +8,17 @@ import type { Tensor } from '../../../src/tensor.js';
 import { modelTensors, readAdapter, writeAdapter } from '../../adapter-file.js';
 import { writeArtifacts } from '../../artifacts.js';
 import { digestWeights } from '../../digest.js';
-import { bertClassifier } from '../models/bert.js';
+import { bertClassifier, bertShape } from '../models/bert.js';
 import type { BenchTask } from '../task.js';
 import { withLora } from './lora.js';
 
-const shape = z.object({
-  layers: z.int(),
-  hidden: z.int(),
-  heads: z.int(),
-  intermediate: z.int(),
-  vocab: z.int(),
-  positions: z.int(),
-  labels: z.int(),
-});
 const targets = z.union([z.literal('all-linear'), z.array(z.string())]);
 
 /** A BERT classifier as a file. */
 export const writeBert: BenchTask = async (input) => {
-  const given = z.object({ shape, out: z.string(), externalData: z.enum(['inline', 'file']) }).parse(input);
+  const given = z
+    .object({ shape: bertShape, out: z.string(), externalData: z.enum(['inline', 'file']) })
+    .parse(input);
   await writeModel(bertClassifier(given.shape), given.out, { externalData: given.externalData });
   return {};
 };
