@@ -63,6 +63,8 @@ const adapterSite = z.object({
   config: z.record(z.string(), z.json()),
   /** Sizes of the window, where the module is a convolution: other tools' tensors have axes for them. */
   window: z.array(z.int().min(1)).optional(),
+  /** Which of several matrices of one tensor the module is: an expert. */
+  slice: z.object({ index: z.int().min(0), count: z.int().min(1) }).optional(),
   params: z.record(z.string(), adapterParam),
   collapse: adapterCollapse.optional(),
 });

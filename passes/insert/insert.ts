@@ -28,10 +28,10 @@ import type { Preset } from '../presets/preset.js';
 import { type RunOptions, runPasses } from '../runner.js';
 import { findSites } from '../sites/index.js';
 import { storedOf } from '../sites/kinds/index.js';
+import { formOf } from '../sites/module-form.js';
 import { hiding, opened, openSites } from '../sites/opened.js';
 import type { Site } from '../sites/site.js';
 import { modulePath } from '../sites/targeting.js';
-import { windowOf } from '../sites/window.js';
 import { claimName, valueNames } from '../value-names.js';
 import { planCollapse, type RecordedModule } from './collapse.js';
 import {
@@ -147,7 +147,7 @@ export function applyInsert(
       path,
       kind,
       config: jsonOf(config),
-      ...windowOf(first),
+      ...formOf(first),
       params: recordedParams,
     };
     recorded.push({ module, method, site });

@@ -1,9 +1,9 @@
 /** Whether a site takes the tensors of a module, with which settings, or what does not fit. */
 import type { PeftConfig, PeftTensor } from '../../passes/methods/contract/peft-format.js';
 import { dimsOf } from '../../passes/sites/kinds/index.js';
+import { windowOf } from '../../passes/sites/module-form.js';
 import type { Site } from '../../passes/sites/site.js';
 import { modulePath } from '../../passes/sites/targeting.js';
-import { windowOf } from '../../passes/sites/window.js';
 import type { StoredModule } from './keys.js';
 import { fitsShape, moduleShape, peftShape } from './layout.js';
 import { atModule } from './patterns.js';

@@ -17,9 +17,9 @@ import { configure } from '../../passes/methods/contract/configurable.js';
 import { isDerived } from '../../passes/methods/contract/derived.js';
 import { hasSayInTraining, type Method } from '../../passes/methods/contract/method.js';
 import { findSites } from '../../passes/sites/index.js';
+import { formOf, windowOf } from '../../passes/sites/module-form.js';
 import type { Site } from '../../passes/sites/site.js';
 import { modulePath } from '../../passes/sites/targeting.js';
-import { windowOf } from '../../passes/sites/window.js';
 import { claimName, valueNames } from '../../passes/value-names.js';
 import { fail } from '../../src/errors.js';
 import type { Model } from '../../src/model.js';
@@ -281,7 +281,7 @@ export function recordOf(base: Model, plan: InsertPlan, modules: readonly Planne
       known.set(key, param);
       recorded[role] = param;
     }
-    return { entry, path, kind, config: jsonOf(config), ...windowOf(first), params: recorded };
+    return { entry, path, kind, config: jsonOf(config), ...formOf(first), params: recorded };
   });
   const entries = plan.entries.map(({ method, config }) => ({
     method: method.id,

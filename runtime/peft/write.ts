@@ -100,7 +100,15 @@ export async function writePeft(
   };
 }
 
+/** PEFT has one pair of factors for all experts of a tensor, around the module that holds it. */
+function refuseExperts(sites: readonly AdapterSite[]): void {
+  const expert = sites.find(({ slice }) => slice !== undefined);
+  if (expert !== undefined)
+    unsupported(`PEFT has no module '${expert.path}': it is one of several experts in one tensor`);
+}
+
 function partsOf(record: AdapterRecord, { rename = {}, methods }: WritePeftOptions): Part[] {
+  refuseExperts(record.sites);
   const owners = record.entries.map(({ method }) => formatOf(method, methods));
   // What comes along with other sites (positions) has no tensors.
   return record.sites

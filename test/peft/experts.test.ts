@@ -6,6 +6,7 @@ import ort from 'onnxruntime-node';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { fold } from '../../runtime/fold/fold.js';
 import { readPeft } from '../../runtime/peft/read.js';
+import { writePeft } from '../../runtime/peft/write.js';
 import { readModel } from '../../src/onnx/index.js';
 import { fixturePath, numbersOf, readTensors } from '../helpers/fixtures.js';
 import { numbers, runModel } from '../helpers/run.js';
@@ -54,4 +55,13 @@ it('every expert has factors of its own', async () => {
 it('a parameter that the model lacks is an error that names it', async () => {
   const base = readModel(fixturePath('zoo', 'experts.ts.dynamic.onnx'));
   await expect(readPeft(place('mixtral'), { base })).rejects.toMatchObject({ code: 'E_NO_MATCH' });
+});
+
+it('is not written as modules that PEFT does not have', async () => {
+  const base = readModel(fixturePath('zoo', 'mixtral.ts.dynamic.onnx'));
+  const adapter = await readPeft(place('mixtral'), { base });
+  await expect(writePeft(adapter, join(folder, 'written'))).rejects.toMatchObject({
+    code: 'E_UNSUPPORTED',
+    message: expect.stringContaining('experts in one tensor'),
+  });
 });
