@@ -3,7 +3,7 @@
  * asks for them, so that a folded model keeps the base's operators.
  */
 import { cloneModel } from '../../src/clone.js';
-import { type Node, walkNodes } from '../../src/graph.js';
+import { type Node, type Value, walkNodes } from '../../src/graph.js';
 import { inferModel } from '../../src/infer/index.js';
 import type { Model } from '../../src/model.js';
 import { whyNotExpanded } from '../normalize/expand.js';
@@ -11,7 +11,11 @@ import { fusedAttention, inferenceOnly } from '../normalize/expansions/attention
 import { unfuseAttention } from '../normalize/unfuse.js';
 import type { Pass } from '../pass.js';
 import { runPasses } from '../runner.js';
+import { findWeightSites } from './find.js';
 import type { SiteKind } from './site.js';
+
+/** Confidence of paths that the order of the graph gives: an opened graph gives its own. */
+const STRUCTURE = 0.5;
 
 interface Opener {
   /** Whether sites of the kind are inside the operator. */
@@ -51,10 +55,29 @@ export function openSites(model: Model, kinds: Iterable<string>): string[] {
   const nodes = hiding(model, wanted);
   if (nodes.length === 0) return [];
   inferModel(model);
+  const inside = projectionsIn(model, new Set(nodes));
   const passes = openersOf(wanted).map(({ pass }) => pass);
   runPasses(model, passes);
+  nameProducts(inside);
   const left = new Set(hiding(model, wanted));
   return nodes.filter((node) => !left.has(node)).map(({ label }) => label);
+}
+
+/** What only the operator's own name says the path of: by the weight that the operator reads, whole projections. */
+function projectionsIn(model: Model, nodes: ReadonlySet<Node>): Map<Value, string> {
+  const found = new Map<Value, string>();
+  for (const { kind, node, path, confidence, weight, ...site } of findWeightSites(model)) {
+    const whole = kind !== 'linear' || !('packedIn' in site) || site.packedIn === undefined;
+    if (nodes.has(node) && whole && confidence > STRUCTURE) found.set(weight.consumed, path);
+  }
+  return found;
+}
+
+/** Products that took the place of projections inside an operator keep their path, as the scope of their name. */
+function nameProducts(inside: ReadonlyMap<Value, string>): void {
+  for (const [weight, path] of inside)
+    for (const node of weight.users)
+      if (node.qualifiedOp === 'MatMul') node.name ??= `/${path.replace(/#\d+$/, '')}/MatMul`;
 }
 
 /** The model with what hides sites of these kinds taken apart: itself where nothing is hidden, else a copy. */

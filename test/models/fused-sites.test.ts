@@ -92,38 +92,62 @@ describe('a method that acts inside fused attention', () => {
     expect(fused(lora)).toBe(count);
   });
 
-  it('stays beside what folds, of a LoRA and a prefix', async () => {
-    const { path, batches } = fixture('bert.optimizer.multi-head');
-    const model = readModel(path);
-    const entries = [{ method: 'lora', config: { rank: 2, alpha: 3 } }, prefix];
-    const { record } = await insertDerived(model, { entries });
-    const tensors = randomParameters(record, model, { seed: 3, std: 0.2 });
-    const adapter = { record, tensors, digest: 'test' };
-    const folded = join(folder, 'kept.onnx');
-    await refuses(
-      () => fold({ model: path, adapter, out: folded }),
-      'E_UNSUPPORTED',
-      /prefix does not, because/,
+  it('changes what it changes in a model whose attention is not fused', async () => {
+    const [plain, other] = [
+      fixture('distilbert.session.extended'),
+      fixture('distilbert.optimizer.attention'),
+    ];
+    const model = readModel(plain.path);
+    const { record, opened } = await insertDerived(model, prefix);
+    expect(opened).toEqual([]);
+    const tensors = randomParameters(record, model, { seed: 3 });
+    const adapted = await Promise.all(
+      [plain, other].map(async ({ path }) => {
+        const attached = readModel(path);
+        attachAdapter(attached, record, await modelTensors({ record, tensors, digest: 'test' }), {});
+        return outputsOf(host, attached, plain.batches);
+      }),
     );
-    const report = await fold({ model: path, adapter, out: folded, keep: true });
-    expect(report.proof?.holds).toBe(true);
-    expect(report.tensors.length).toBeGreaterThan(0);
-    const attached = readModel(path);
-    attachAdapter(attached, record, await modelTensors(adapter), {});
-    expect(
-      worst(await outputsOf(host, attached, batches), await outputsOf(host, folded, batches)),
-    ).toBeLessThanOrEqual(2e-5);
-    // Alone, a LoRA folds into the base's own graph.
-    const sites = record.sites.filter(({ entry }) => entry === 0);
-    const alone = {
-      record: { ...record, sites, entries: record.entries.slice(0, 1) },
-      tensors,
-      digest: 'test',
-    };
-    const merged = join(folder, 'merged.onnx');
-    expect((await fold({ model: path, adapter: alone, out: merged })).proof?.holds).toBe(true);
-    expect(fused(readModel(merged))).toBe(2);
+    const [a, b] = adapted as [Tensors, Tensors];
+    expect(worst(await outputsOf(host, plain.path, plain.batches), a)).toBeGreaterThan(1e-4);
+    expect(worst(a, b)).toBeLessThanOrEqual(2e-5);
   });
+
+  it.each(['bert.optimizer.multi-head', 'bert.optimizer.attention'])(
+    'stays beside what folds, of a LoRA and a prefix in %s',
+    async (name) => {
+      const { path, batches } = fixture(name);
+      const model = readModel(path);
+      const entries = [{ method: 'lora', config: { rank: 2, alpha: 3 } }, prefix];
+      const { record } = await insertDerived(model, { entries });
+      const tensors = randomParameters(record, model, { seed: 3, std: 0.2 });
+      const adapter = { record, tensors, digest: 'test' };
+      const folded = join(folder, `${name}.kept.onnx`);
+      await refuses(
+        () => fold({ model: path, adapter, out: folded }),
+        'E_UNSUPPORTED',
+        /prefix does not, because/,
+      );
+      const report = await fold({ model: path, adapter, out: folded, keep: true });
+      expect(report.proof?.holds).toBe(true);
+      expect(report.tensors.length).toBeGreaterThan(0);
+      const attached = readModel(path);
+      attachAdapter(attached, record, await modelTensors(adapter), {});
+      expect(
+        worst(await outputsOf(host, attached, batches), await outputsOf(host, folded, batches)),
+      ).toBeLessThanOrEqual(2e-5);
+      // Alone, a LoRA folds into the base's own graph.
+      const sites = record.sites.filter(({ entry }) => entry === 0);
+      const alone = {
+        record: { ...record, sites, entries: record.entries.slice(0, 1) },
+        tensors,
+        digest: 'test',
+      };
+      const merged = join(folder, `${name}.merged.onnx`);
+      expect((await fold({ model: path, adapter: alone, out: merged })).proof?.holds).toBe(true);
+      expect(fused(readModel(merged))).toBe(2);
+    },
+  );
 
   it('is refused before anything changes where no formula is known', () => {
     const { path } = fixture('bert.optimizer.multi-head');

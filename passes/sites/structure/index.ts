@@ -1,6 +1,7 @@
 /** Sites without a matrix of their own, and the roles of linears: everything that is read off the structure of a graph. */
 import type { Node } from '../../../src/graph.js';
 import type { Model } from '../../../src/model.js';
+import { isModuleOfProjections } from '../packed-names.js';
 import { moduleOfNode } from '../paths/name-scopes.js';
 import { pathOfScopedName } from '../paths/scopes.js';
 import type {
@@ -64,7 +65,11 @@ function attentionSites(cores: readonly AttentionCore[], { wholes }: Linears): A
     if (site === undefined) return [];
     const around = [query, key, value]
       .filter((one) => one !== undefined)
-      .map((one) => (one.packedIn === undefined ? one : (wholes.get(one.packedIn) ?? one)));
+      .map((one) =>
+        one.packedIn === undefined || isModuleOfProjections(one.packedIn)
+          ? one
+          : (wholes.get(one.packedIn) ?? one),
+      );
     const again = around.length > 0 && around.every(({ callOf }) => callOf !== undefined);
     const module = commonModule(around);
     if (module !== '')
