@@ -60,6 +60,7 @@ export type {
 } from '../passes/targets/manifest.js';
 export type { ScalePlace, ServingInput, ServingOptions } from '../passes/targets/serving.js';
 export type { GroupOptions, StepOptions } from '../passes/targets/step.js';
+export type { TrainingOptions } from '../passes/targets/training.js';
 export { type GraphName, loadArtifacts, type TrainArtifacts } from '../runtime/artifacts.js';
 export type { Difference } from '../runtime/compare.js';
 export { digestWeights } from '../runtime/digest.js';
@@ -107,7 +108,7 @@ export type { WeightAccuracy } from '../runtime/quantize/quantizing.js';
 export type { DataLoadOptions } from '../runtime/train/batches.js';
 export type { EvalResult, StopReason, TrainEvent, TrainListener } from '../runtime/train/events.js';
 export type { TrainOptions, TrainResult } from '../runtime/train/options.js';
-export { adapterOfCheckpoint } from '../runtime/train/save.js';
+export { adapterOfCheckpoint, type OfCheckpointOptions } from '../runtime/train/save.js';
 export type { ScheduleConfig } from '../runtime/train/schedule.js';
 export { train } from '../runtime/train/train.js';
 export {
@@ -214,6 +215,7 @@ export {
 } from '../passes/methods/contract/method.js';
 export type {
   PeftConfig,
+  PeftFile,
   PeftFormat,
   PeftModule,
   PeftSlice,
