@@ -188,7 +188,7 @@ describe('a folder', () => {
     [{ peft_type: 'FOURIERFT', random_loc_seed: null }, 'without a seed'],
     [{ peft_type: 'UNILORA' }, 'save_indices=True'],
     [{ peft_type: 'SUPERTUNING', save_precomputed_indices: false }, 'save_precomputed_indices=True'],
-    [{ peft_type: 'WAVEFT', random_loc_seed: 1, wavelet_family: 'db3' }, "'db3'"],
+    [{ peft_type: 'WAVEFT', random_loc_seed: 1, wavelet_family: 'coif2' }, "'coif2'"],
     [{ peft_type: 'PVERA', sample_at_inference: true }, 'sample_at_inference'],
     [{ peft_type: 'PEANUT', act_fn: 'prelu' }, "'prelu'"],
     [{ peft_type: 'MULTITASK_PROMPT_TUNING', num_tasks: 2 }, 'one task'],
