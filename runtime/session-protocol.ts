@@ -41,10 +41,6 @@ export type Request =
       readonly fetch: readonly string[];
       /** Fetched scalars; where one of them is not finite, nothing is kept. */
       readonly ifFinite?: readonly string[];
-      /** Output name → tensor whose buffer it is written to. */
-      readonly into?: Tensors;
-      /** Fed tensors to send back with the outputs. */
-      readonly back?: readonly string[];
     }
   | { readonly op: 'put'; readonly tensors: Tensors }
   | { readonly op: 'get'; readonly keys: readonly string[] }

@@ -113,10 +113,7 @@ async function run(request: Extract<Request, { op: 'run' }>): Promise<Tensors> {
   }
   const wanted = new Set([...request.fetch, ...Object.keys(request.keep)]);
   const fetches: Record<string, Tensor | null> = {};
-  for (const name of session.outputNames) {
-    const given = request.into?.[name];
-    if (wanted.has(name)) fetches[name] = given === undefined ? null : toOrt(given);
-  }
+  for (const name of session.outputNames) if (wanted.has(name)) fetches[name] = null;
   const results = await session.run(feeds, fetches);
   const accepted = (request.ifFinite ?? []).every((name) => holdsFinite(results[name] as Tensor | undefined));
   for (const [name, key] of Object.entries(request.keep)) {
@@ -132,10 +129,6 @@ async function run(request: Extract<Request, { op: 'run' }>): Promise<Tensors> {
     const tensor = fromOrt(name, await onHost(output as Tensor));
     // A kept output must survive the transfer of its buffer, so the caller gets a copy.
     reply[name] = name in request.keep ? { ...tensor, data: tensor.data.slice() } : tensor;
-  }
-  for (const name of request.back ?? []) {
-    const fed = request.feeds[name];
-    if (fed !== undefined) reply[name] = fed;
   }
   return reply;
 }

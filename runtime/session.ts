@@ -30,13 +30,6 @@ export interface RunRequest {
   readonly ifFinite?: readonly string[];
   /** Give the buffers of `feeds` away instead of copying them; they are empty afterwards. */
   readonly transfer?: boolean;
-  /**
-   * Tensors of the shapes that the outputs will have: these are written to their buffers, which are given away and come
-   * back as the outputs. For callers that run often and would rather not allocate.
-   */
-  readonly into?: Tensors;
-  /** Inputs of `feeds` that come back among the outputs, with the buffers that `transfer` gave away. */
-  readonly back?: readonly string[];
 }
 
 /** 1 while a thread uses a device: the runtime's access to devices is one per process, and not safe for threads. */
@@ -242,12 +235,11 @@ export class Session {
 
   /** Runs with resident tensors on either side. */
   async runWith(request: RunRequest): Promise<Record<string, HostTensor>> {
-    const { feeds = {}, resident = {}, keep = {}, transfer = false, ifFinite, into, back } = request;
+    const { feeds = {}, resident = {}, keep = {}, transfer = false, ifFinite } = request;
     const fetch =
       request.fetch ?? this.outputs.map((output) => output.name).filter((name) => !(name in keep));
     this.#check(feeds, resident, [...fetch, ...Object.keys(keep)]);
-    const given = [...(transfer ? Object.values(feeds) : []), ...Object.values(into ?? {})];
-    const buffers = wholeBuffers(given.map(({ data }) => data));
+    const buffers = wholeBuffers(transfer ? Object.values(feeds).map(({ data }) => data) : []);
     const reply = await this.host.request(
       {
         op: 'run',
@@ -257,8 +249,6 @@ export class Session {
         keep,
         fetch,
         ...(ifFinite === undefined ? {} : { ifFinite }),
-        ...(into === undefined ? {} : { into }),
-        ...(back === undefined ? {} : { back }),
       },
       this.where,
       buffers,

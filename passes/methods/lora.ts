@@ -106,7 +106,7 @@ export default defineMethod({
         const { A, B, bias = b, shift } = factors;
         const s = scaling(config);
         return {
-          w: op.Add(w, op.Mul(op.MatMul(A, B), s)),
+          w: op.Add(w, op.MatMul(op.Mul(A, s), B)),
           ...(bias === undefined ? {} : { b: shift === undefined ? bias : op.Add(bias, op.Mul(shift, s)) }),
         };
       },
@@ -123,7 +123,7 @@ export default defineMethod({
       }),
       byRow: { params: { A: 'table', B: 'stacked' } },
       fold: (op, { w }, { A, B }, config) => ({
-        w: op.Add(w, op.Mul(op.MatMul(A, B), scaling(config))),
+        w: op.Add(w, op.MatMul(op.Mul(A, scaling(config)), B)),
       }),
     },
   },

@@ -7,27 +7,12 @@ import { shapeOf } from '../../src/value-type.js';
 import type { HostTensor } from '../host-tensor.js';
 import { type Session, SessionHost, type SessionOptions } from '../session.js';
 import { Lanes } from './lanes.js';
-
-/** One evaluation of a formula. */
-export interface Evaluation {
-  /** By input. Buffers are given away: they are empty afterwards. */
-  readonly feeds: Readonly<Record<string, HostTensor>>;
-  /** Inputs that were put under these keys. */
-  readonly resident?: Readonly<Record<string, string>>;
-  /** Where the output is written; its buffer comes back as the output. */
-  readonly into?: HostTensor;
-  /** An input whose buffer comes back. */
-  readonly back?: string;
-}
-
-export interface Evaluated {
-  readonly output: HostTensor;
-  readonly back: HostTensor | undefined;
-}
+import { LowRankKernel } from './low-rank/kernel.js';
 
 export class FormulaEvaluator {
   /** Buffers for blocks. */
   readonly lanes = new Lanes();
+  #kernel: LowRankKernel | undefined;
   readonly #host = new SessionHost();
   readonly #sessions = new Map<string, Promise<Session>>();
   readonly #ofFormula = new WeakMap<Model, Promise<Session>>();
@@ -38,29 +23,40 @@ export class FormulaEvaluator {
     this.#where = where;
   }
 
-  /** The single output of a formula. Input buffers are given away: they are empty afterwards. */
-  async run(formula: Model, feeds: Readonly<Record<string, HostTensor>>): Promise<HostTensor> {
-    return (await this.evaluate(formula, { feeds })).output;
+  /** For updates of low rank; undefined where formulas are to be computed on a device. */
+  get kernel(): LowRankKernel | undefined {
+    if (this.#where.ep !== undefined && this.#where.ep !== 'cpu') return undefined;
+    this.#kernel ??= new LowRankKernel();
+    return this.#kernel;
   }
 
-  async evaluate(formula: Model, { feeds, resident, into, back }: Evaluation): Promise<Evaluated> {
+  /** The first output of a formula. Input buffers are given away: they are empty afterwards. */
+  async run(
+    formula: Model,
+    feeds: Readonly<Record<string, HostTensor>>,
+    resident: Readonly<Record<string, string>> = {},
+  ): Promise<HostTensor> {
+    const results = await this.runAll(formula, feeds, resident);
+    const output = results[formula.graph.outputs[0]?.name ?? ''];
+    if (output === undefined) throw new Error('A fold formula returned nothing');
+    return output;
+  }
+
+  /**
+   * All outputs of a formula by name. Input buffers are given away: they are empty afterwards.
+   * @param resident inputs that were put under these keys
+   */
+  async runAll(
+    formula: Model,
+    feeds: Readonly<Record<string, HostTensor>>,
+    resident: Readonly<Record<string, string>> = {},
+  ): Promise<Readonly<Record<string, HostTensor>>> {
     let opened = this.#ofFormula.get(formula);
     if (opened === undefined) {
       opened = this.#session(formula);
       this.#ofFormula.set(formula, opened);
     }
-    const session = await opened;
-    const name = formula.graph.outputs[0]?.name ?? '';
-    const results = await session.runWith({
-      feeds,
-      transfer: true,
-      ...(resident === undefined ? {} : { resident }),
-      ...(into === undefined ? {} : { into: { [name]: into } }),
-      ...(back === undefined ? {} : { back: [back] }),
-    });
-    const output = results[name];
-    if (output === undefined) throw new Error('A fold formula returned nothing');
-    return { output, back: back === undefined ? undefined : results[back] };
+    return (await opened).runWith({ feeds, transfer: true, resident });
   }
 
   /** Keeps tensors for evaluations to come, under keys. */

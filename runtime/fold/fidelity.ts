@@ -32,11 +32,16 @@ export class FidelityMeter {
     const sums = stored === computed ? exactSums(base, computed) : roundedSums(base, computed, stored);
     // A number that is not finite makes a sum not finite, so that single ones are looked at only then.
     if (!Number.isFinite(sums.delta + sums.lost)) this.#checkFinite(base, computed, stored);
-    this.#unchanged += sums.unchanged;
-    this.#baseSquares += sums.base;
-    this.#deltaSquares += sums.delta;
-    this.#lostSquares += sums.lost;
-    this.#count += base.length;
+    this.addSums(base.length, sums);
+  }
+
+  /** Takes in `count` elements whose sums are known. */
+  addSums(count: number, { unchanged, base, delta, lost }: Sums): void {
+    this.#unchanged += unchanged;
+    this.#baseSquares += base;
+    this.#deltaSquares += delta;
+    this.#lostSquares += lost;
+    this.#count += count;
   }
 
   #checkFinite(base: NumericArray, computed: NumericArray, stored: NumericArray): void {
@@ -55,7 +60,8 @@ export class FidelityMeter {
   }
 }
 
-interface Sums {
+/** Sums over some elements: how many are stored as they were, ‖W‖², ‖Δ‖² and ‖Δ_stored − Δ‖². */
+export interface Sums {
   readonly unchanged: number;
   readonly base: number;
   readonly delta: number;

@@ -118,14 +118,18 @@ export async function fold(options: FoldOptions): Promise<FoldReport> {
     const found = await digest;
     if (options.anyBase !== true) checkBase(base, found, adapter, history);
   };
+  // Its thread starts while the fold is planned. A dry run computes nothing.
+  const evaluator = options.out === undefined ? undefined : new FormulaEvaluator(options.session);
   try {
     // The digest that the check insists on is known before the base is hashed.
     const baseDigest = options.anyBase === true ? await digest : adapter.record.base;
-    return await foldChecked(base, adapter, options, { history, baseDigest, check });
+    return await foldChecked(base, adapter, options, evaluator, { history, baseDigest, check });
   } catch (cause) {
     // Whatever else went wrong, the wrong base is what to mend first.
     await check();
     throw cause;
+  } finally {
+    await evaluator?.close();
   }
 }
 
@@ -140,11 +144,12 @@ async function foldChecked(
   base: Model,
   adapter: AdapterFile,
   options: FoldOptions,
+  evaluator: FormulaEvaluator | undefined,
   { history, baseDigest, check }: BaseCheck,
 ): Promise<FoldReport> {
   const merged = cloneModel(base).model;
   const plan = planQuantisedFold(merged, adapter.record, planOptions(options), options.quantised ?? 'keep');
-  if (options.out === undefined) {
+  if (options.out === undefined || evaluator === undefined) {
     await check();
     return { out: undefined, ...describe(plan, { tensors: new Map(), requantised: [] }) };
   }
@@ -173,7 +178,14 @@ async function foldChecked(
     version: 1,
   };
   merged.metadata.set(FOLDED_METADATA_KEY, JSON.stringify([...history, record]));
-  const payloads = await writeFolded(merged, plan, adapter, options, options.out, check);
+  const payloads = await writeFolded(
+    merged,
+    plan,
+    adapter,
+    evaluator,
+    { ...options, out: options.out },
+    check,
+  );
   const proof = proveFold(expected, readModel(options.out), planned);
   if (!proof.holds)
     fail('E_VERIFY', {
@@ -233,11 +245,10 @@ async function writeFolded(
   merged: Model,
   plan: QuantisedPlan,
   adapter: AdapterFile,
-  options: FoldOptions,
-  out: string,
+  evaluator: FormulaEvaluator,
+  options: FoldOptions & { readonly out: string },
   beforeCommit: () => Promise<void>,
 ): Promise<Payloads> {
-  const evaluator = new FormulaEvaluator(options.session);
   const payloads = new Map<string, FoldedData>();
   // A formula may read a tensor that another one changes.
   const before = new Map(
@@ -247,31 +258,27 @@ async function writeFolded(
       ),
     ),
   );
-  try {
-    for (const task of plan.tasks) {
-      const { target } = task;
-      const tensor =
-        payloadOf(target) ??
-        fail('E_INVALID_GRAPH', { message: 'A weight to fold into holds no numbers', where: target.label });
-      const dtype = options.computeDtype ?? 'float32';
-      const data = new FoldedData(task, tensor, adapter.tensors, evaluator, dtype, (value) =>
-        before.get(value),
-      );
-      payloads.set(target.label, data);
-      setPayload(target, { ...tensor, data });
-    }
-    const requantised = plan.requantised.map((one) => {
-      const tensor = payloadOf(one.task.target) as Tensor;
-      const dtype = options.computeDtype ?? 'float32';
-      return new RequantisedWeight(one, new FoldedData(one.task, tensor, adapter.tensors, evaluator, dtype));
-    });
-    for (const weight of requantised)
-      for (const [value, tensor] of weight.payloads()) setPayload(value, tensor);
-    await writeModel(merged, out, { force: options.force ?? false, ...options.write, beforeCommit });
-    return { tensors: payloads, requantised };
-  } finally {
-    await evaluator.close();
+  for (const task of plan.tasks) {
+    const { target } = task;
+    const tensor =
+      payloadOf(target) ??
+      fail('E_INVALID_GRAPH', { message: 'A weight to fold into holds no numbers', where: target.label });
+    const dtype = options.computeDtype ?? 'float32';
+    const data = new FoldedData(task, tensor, adapter.tensors, evaluator, dtype, (value) =>
+      before.get(value),
+    );
+    payloads.set(target.label, data);
+    setPayload(target, { ...tensor, data });
   }
+  const requantised = plan.requantised.map((one) => {
+    const tensor = payloadOf(one.task.target) as Tensor;
+    const dtype = options.computeDtype ?? 'float32';
+    return new RequantisedWeight(one, new FoldedData(one.task, tensor, adapter.tensors, evaluator, dtype));
+  });
+  for (const weight of requantised)
+    for (const [value, tensor] of weight.payloads()) setPayload(value, tensor);
+  await writeModel(merged, options.out, { force: options.force ?? false, ...options.write, beforeCommit });
+  return { tensors: payloads, requantised };
 }
 
 /** Numbers that were computed, by what they are for. */

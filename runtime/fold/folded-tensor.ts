@@ -9,6 +9,8 @@ import { byteSize, countOf, isFloat } from '../../src/types.js';
 import { type HostTensor, loadTensor, numbersOf, tensorOfNumbers } from '../host-tensor.js';
 import type { FormulaEvaluator } from './evaluator.js';
 import { type Fidelity, FidelityMeter } from './fidelity.js';
+import type { Factors, LowRankKernel } from './low-rank/kernel.js';
+import { factorsOf } from './low-rank/split.js';
 import { type Floats, roundTo } from './rounding.js';
 import { sliceAxis } from './slice.js';
 
@@ -18,6 +20,8 @@ export type ComputeDType = 'float32' | 'float64';
 const BLOCK_ELEMENTS = 1 << 18;
 /** Blocks that are computed while another one is looked at. */
 const AHEAD = 2;
+/** Above this rank ONNX Runtime's products are worth the way to another thread. */
+const MAX_RANK = 64;
 
 export class FoldedData implements TensorData {
   readonly byteLength: number;
@@ -44,9 +48,63 @@ export class FoldedData implements TensorData {
   }
 
   async *stream(): AsyncGenerator<Uint8Array> {
+    const meter = new FidelityMeter(this.task.target.label);
+    const { kernel } = this.evaluator;
+    const factors = kernel === undefined ? undefined : await this.#factors();
+    if (kernel !== undefined && factors !== undefined) yield* this.#updated(kernel, factors, meter);
+    else yield* this.#computed(meter);
+    this.fidelity = meter.result();
+  }
+
+  /** The factors of an update of low rank; undefined where the formula is another one, or its rank is high. */
+  async #factors(): Promise<Factors | undefined> {
+    const { task, base, evaluator, computeDtype } = this;
+    const inFloats = base.dtype === 'float32' && computeDtype === 'float32';
+    if (!inFloats || task.blocks === undefined || base.dims.length !== 2) return undefined;
+    const formula = factorsOf(task.formula);
+    if (formula === undefined) return undefined;
+    const names = new Set(formula.graph.inputs.map(({ name }) => name));
+    const operands = [...(await this.#operands())].filter(([name]) => names.has(name));
+    const { left, right } = await evaluator.runAll(formula, Object.fromEntries(operands));
+    const [rows = 0, columns = 0] = base.dims;
+    const [rank = 0] = left?.dims ?? [];
+    if (left === undefined || right === undefined || rank > MAX_RANK) return undefined;
+    return {
+      left: numbersOf(left) as Float32Array,
+      right: numbersOf(right) as Float32Array,
+      rank,
+      rows,
+      columns,
+    };
+  }
+
+  /** Blocks by the kernel of low rank. */
+  async *#updated(kernel: LowRankKernel, factors: Factors, meter: FidelityMeter): AsyncGenerator<Uint8Array> {
+    const { lanes } = this.evaluator;
+    const { rows, columns } = factors;
+    for (let row = 0; row < rows; ) {
+      const count = Math.min(rowsOfBlock(columns), rows - row);
+      const block = kernel.input(factors, count);
+      this.#readRows(block, row);
+      const sums = kernel.update(factors, row, count);
+      const stored = lanes.take(block.byteLength);
+      stored.set(block);
+      if (Number.isFinite(sums.base + sums.delta)) meter.addSums(count * columns, sums);
+      // Some number is not finite, or its square is not: they are looked at one by one.
+      else {
+        const block = { dtype: 'float32', dims: [count, columns], data: stored } as const;
+        this.#measure(meter, row, block, block);
+      }
+      yield stored;
+      lanes.handed(stored);
+      row += count;
+    }
+  }
+
+  /** Blocks by the formula, in ONNX Runtime. */
+  async *#computed(meter: FidelityMeter): AsyncGenerator<Uint8Array> {
     const { task, base, evaluator } = this;
     const operands = await this.#operands();
-    const meter = new FidelityMeter(task.target.label);
     const whole = new Map([...operands].filter(([input]) => task.blocks?.get(input) === undefined));
     // What every block needs whole crosses to the other thread once.
     const keys = new Map([...whole.keys()].map((input) => [input, `${serial++} ${input}`]));
@@ -56,7 +114,7 @@ export class FoldedData implements TensorData {
     const { lanes } = evaluator;
     const running: Promise<Block>[] = [];
     const [rows = 1, ...rest] = base.dims;
-    const step = task.blocks === undefined ? rows : Math.max(1, Math.floor(BLOCK_ELEMENTS / countOf(rest)));
+    const step = task.blocks === undefined ? rows : rowsOfBlock(countOf(rest));
     try {
       for (let row = 0; row < rows || running.length > 0; ) {
         while (row < rows && running.length < AHEAD) {
@@ -67,19 +125,15 @@ export class FoldedData implements TensorData {
           running.push(block);
           row += count;
         }
-        const { original, computed, stored } = await (running.shift() as Promise<Block>);
-        const numbers = numbersOf(computed);
-        meter.add(numbersOf(original), numbers, stored === computed ? numbers : numbersOf(stored));
-        lanes.free(original.data);
-        if (stored !== computed) lanes.free(computed.data);
+        const { first, computed, stored } = await (running.shift() as Promise<Block>);
+        this.#measure(meter, first, computed, stored);
         yield stored.data;
-        if (stored === computed) lanes.handed(stored.data);
+        lanes.handed(stored.data);
       }
     } finally {
       await Promise.allSettled(running);
       await evaluator.drop([...keys.values()]);
     }
-    this.fidelity = meter.result();
   }
 
   /** Computes some rows. */
@@ -92,27 +146,26 @@ export class FoldedData implements TensorData {
     const { task, base, evaluator, computeDtype } = this;
     const [, ...rest] = base.dims;
     const dims = base.dims.length === 0 ? [] : [count, ...rest];
-    const original = this.#rows(row, dims);
-    // Stored in the dtype of the computation, the block is fed and written where it lies.
-    const direct = base.dtype === computeDtype;
-    const readsBase = task.formula.graph.inputs.some(({ name }) => name === 'w');
+    const rounded = base.dtype !== computeDtype;
     const feeds: Record<string, HostTensor> = {};
-    if (readsBase) feeds.w = direct ? original : this.#copy(original);
+    if (task.formula.graph.inputs.some(({ name }) => name === 'w')) {
+      const original = this.#rows(row, dims);
+      feeds.w = rounded ? this.#copy(original) : original;
+      if (rounded) evaluator.lanes.free(original.data);
+    }
     for (const [input, operand] of operands)
       feeds[input] = sliceAxis(operand, task.blocks?.get(input) ?? 0, row, count);
-    const into = {
-      dtype: computeDtype,
-      dims,
-      data: evaluator.lanes.take(byteSize(computeDtype, countOf(dims))),
-    };
-    const { output, back } = await evaluator.evaluate(task.formula, {
-      feeds,
-      resident,
-      into,
-      ...(readsBase && direct ? { back: 'w' } : {}),
-    });
-    const stored = direct ? output : { dtype: base.dtype, dims, data: this.#rounded(output) };
-    return { original: back ?? original, computed: output, stored };
+    const computed = await evaluator.run(task.formula, feeds, resident);
+    const stored = rounded ? { dtype: base.dtype, dims, data: this.#rounded(computed) } : computed;
+    return { first: row, computed, stored };
+  }
+
+  /** Compares a block with the base's rows, which are read again: the runtime was given their buffer. */
+  #measure(meter: FidelityMeter, first: number, computed: HostTensor, stored: HostTensor): void {
+    const original = this.#rows(first, stored.dims);
+    const numbers = numbersOf(computed);
+    meter.add(numbersOf(original), numbers, stored === computed ? numbers : numbersOf(stored));
+    this.evaluator.lanes.free(original.data);
   }
 
   #rounded(computed: HostTensor): Uint8Array {
@@ -137,26 +190,38 @@ export class FoldedData implements TensorData {
 
   /** Rows of the stored tensor from `row`, in a buffer of the lanes. */
   #rows(row: number, dims: readonly number[]): HostTensor {
-    const { dtype, data } = this.base;
-    const length = byteSize(dtype, countOf(dims));
-    const [, ...rest] = dims;
-    const buffer = this.evaluator.lanes.take(length);
-    const bytes = readPayload(buffer, data, row * byteSize(dtype, countOf(rest)));
-    if (bytes.buffer !== buffer.buffer) buffer.set(bytes);
-    return { dtype, dims, data: buffer };
+    const { dtype } = this.base;
+    const data = this.evaluator.lanes.take(byteSize(dtype, countOf(dims)));
+    this.#readRows(data, row);
+    return { dtype, dims, data };
+  }
+
+  /** As many rows of the stored tensor from `row` as `target` takes. */
+  #readRows(target: Uint8Array, row: number): void {
+    const { dtype, dims, data } = this.base;
+    const bytes = readPayload(target, data, row * byteSize(dtype, countOf(dims.slice(1))));
+    if (bytes.buffer !== target.buffer) target.set(bytes);
   }
 
   /** A copy in the dtype of the computation; sessions are given the buffer of what they are fed. */
   #copy(tensor: HostTensor): HostTensor {
-    if (tensor.dtype === this.computeDtype || !isFloat(tensor.dtype))
-      return { ...tensor, data: tensor.data.slice() };
+    if (tensor.dtype === this.computeDtype || !isFloat(tensor.dtype)) {
+      const data = this.evaluator.lanes.take(tensor.data.byteLength);
+      data.set(tensor.data);
+      return { ...tensor, data };
+    }
     return tensorOfNumbers(this.computeDtype, tensor.dims, numbersOf(tensor));
   }
 }
 
+function rowsOfBlock(rowElements: number): number {
+  return Math.max(1, Math.floor(BLOCK_ELEMENTS / rowElements));
+}
+
 /** Some rows of a folded tensor. */
 interface Block {
-  readonly original: HostTensor;
+  /** Number of its first row. */
+  readonly first: number;
   readonly computed: HostTensor;
   /** What is stored; the computed numbers themselves where nothing is rounded. */
   readonly stored: HostTensor;

@@ -1,6 +1,6 @@
 /** Ranges of tensors in host memory. */
 import { byteSize, countOf } from '../../src/types.js';
-import { type HostTensor } from '../host-tensor.js';
+import type { HostTensor } from '../host-tensor.js';
 
 /** A copy of `[start, start + count)` along an axis; elements are whole bytes. */
 export function sliceAxis(

@@ -36,7 +36,12 @@ export function gathered(
 
 export function transposed(tensor: HostTensor): HostTensor {
   const [rows = 1, columns = 1] = tensor.dims;
-  return gathered(tensor, [columns, rows], (i) => (i % rows) * columns + Math.floor(i / rows));
+  const moved = { dtype: tensor.dtype, dims: [columns, rows], data: new Uint8Array(tensor.data.byteLength) };
+  const from = viewOf(tensor);
+  const to = viewOf(moved);
+  for (let column = 0, i = 0; column < columns; column++)
+    for (let row = 0; row < rows; row++, i++) to[i] = from[row * columns + column] as never;
+  return moved;
 }
 
 /** Whether PEFT's tensor is the transpose of ours. `outFirst`: whether the module's weight is stored [out, in]. */

@@ -36,6 +36,7 @@ const WRITE_BACK = 32 << 20;
 export interface Sink {
   /** Bytes taken so far. */
   readonly position: number;
+  /** Bytes that follow those of the call before, which need not be over. They must stay as they are until this one is. */
   write(bytes: Uint8Array): Promise<void>;
 }
 
@@ -82,8 +83,11 @@ export class PendingFile implements Sink {
   #calls = 0;
   #handedOver = 0;
   #writeBack: Promise<void> | undefined;
-  readonly #buffer = new Uint8Array(BUFFER);
+  #buffer = new Uint8Array(BUFFER);
+  readonly #spare: Uint8Array<ArrayBuffer>[] = [];
   #filled = 0;
+  /** Where in the file the next bytes go that are handed over. */
+  #next = 0;
   #written = 0;
 
   constructor(path: string, force: boolean) {
@@ -100,7 +104,7 @@ export class PendingFile implements Sink {
   }
 
   get position(): number {
-    return this.#written + this.#filled;
+    return this.#next + this.#filled;
   }
 
   async write(bytes: Uint8Array): Promise<void> {
@@ -109,11 +113,12 @@ export class PendingFile implements Sink {
       this.#filled += bytes.length;
       return;
     }
-    await this.#flush();
+    const flushed = this.#flush();
     if (bytes.length < BUFFER) {
       this.#buffer.set(bytes);
       this.#filled = bytes.length;
-    } else await this.#put(bytes);
+      await flushed;
+    } else await Promise.all([flushed, this.#put(bytes)]);
   }
 
   /** Makes the temporary file a hard link to an existing file. False when the file system cannot. */
@@ -211,18 +216,25 @@ export class PendingFile implements Sink {
 
   async #flush(): Promise<void> {
     if (this.#filled === 0) return;
-    const bytes = this.#buffer.subarray(0, this.#filled);
-    await this.#put(bytes);
+    const full = this.#buffer;
+    const bytes = full.subarray(0, this.#filled);
+    this.#buffer = this.#spare.pop() ?? new Uint8Array(BUFFER);
     this.#filled = 0;
+    await this.#put(bytes);
+    this.#spare.push(full);
   }
 
   async #put(bytes: Uint8Array): Promise<void> {
+    const start = this.#next;
+    this.#next += bytes.length;
     try {
       for (let done = 0; done < bytes.length; ) {
         if (this.#state !== 'open') throw new Error('the write was interrupted');
         this.#fd ??= openSync(this.temporary, 'wx');
         const fd = this.#fd;
-        const { bytesWritten } = await this.#using(fd, () => writeAt(fd, bytes, done, bytes.length - done));
+        const { bytesWritten } = await this.#using(fd, () =>
+          writeAt(fd, bytes, done, bytes.length - done, start + done),
+        );
         done += bytesWritten;
       }
       this.#written += bytes.length;

@@ -1,13 +1,17 @@
 /** Moves encoded chunks into a file. While one piece is being written, the next one is read or computed. */
-import type { TensorData } from '../tensor.js';
+import { PIECES_IN_USE, type TensorData } from '../tensor.js';
 import type { Sink } from './atomic.js';
 import { chunkLength, readChunk } from './encode.js';
 import { FileData } from './payload.js';
 import type { Chunk } from './rope.js';
 import { FileSource, type Source } from './source.js';
 
-/** Bytes of a piece: worth a call, and two of them fit a processor's cache. */
+/** Bytes of a piece: worth a call, and a few of them fit a processor's cache. */
 const PIECE = 1 << 20;
+/** Writes under way: the disk's thread has the next one at hand when it is done with one. One more piece is held here. */
+const WRITES = PIECES_IN_USE - 1;
+/** When a computed payload has no more bytes than this to come, all of it is under way, and the next one is begun. */
+const LAST_BYTES = 8 << 20;
 
 /**
  * Writes chunks in order; at the end all bytes are with the sink.
@@ -19,21 +23,29 @@ export async function pump(
   progress: (bytes: number) => void = () => {},
 ): Promise<void> {
   const computed = chunks.flatMap((chunk) => (isComputed(chunk) ? [chunk.data] : []));
-  const buffers = [new Uint8Array(PIECE), new Uint8Array(PIECE)] as const;
-  let turn: 0 | 1 = 0;
-  let writing: Promise<void> = Promise.resolve();
+  const buffers = Array.from({ length: WRITES + 1 }, () => new Uint8Array(PIECE));
+  const writing: Promise<void>[] = [];
   let ahead = begin(computed.shift());
+  let next: Ahead | undefined;
   const put = async (bytes: Uint8Array): Promise<void> => {
-    await writing;
-    writing = sink.write(bytes);
+    if (writing.length === WRITES) await writing.shift();
+    const written = sink.write(bytes);
+    // Awaited in order; one that fails behind another that failed says nothing new.
+    written.catch(() => {});
+    writing.push(written);
     progress(bytes.length);
   };
   try {
     for (const chunk of chunks) {
       if (isComputed(chunk)) {
-        for (let piece = await ahead?.take(); piece !== undefined; piece = await ahead?.take())
+        let left = chunk.data.byteLength;
+        for (let piece = await ahead?.take(); piece !== undefined; piece = await ahead?.take()) {
+          left -= piece.length;
+          if (left <= LAST_BYTES) next ??= begin(computed.shift());
           await put(piece);
-        ahead = begin(computed.shift());
+        }
+        ahead = next ?? begin(computed.shift());
+        next = undefined;
         continue;
       }
       const length = chunkLength(chunk);
@@ -42,17 +54,18 @@ export async function pump(
         const size = Math.min(PIECE, length - at);
         if (file === undefined) await put(readChunk(chunk, at, size));
         else {
-          // The other buffer may be on its way to the disk.
-          const bytes = buffers[turn].subarray(0, size);
-          turn = turn === 0 ? 1 : 0;
+          // The others may be on their way to the disk.
+          const buffer = buffers.shift() as Uint8Array<ArrayBuffer>;
+          buffers.push(buffer);
+          const bytes = buffer.subarray(0, size);
           file.source.readInto(bytes, file.start + at);
           await put(bytes);
         }
       }
     }
-    await writing;
+    await Promise.all(writing);
   } catch (cause) {
-    await Promise.allSettled([writing, ahead?.stop()]);
+    await Promise.allSettled([...writing, ahead?.stop(), next?.stop()]);
     throw cause;
   }
 }

@@ -32,6 +32,19 @@ describe('atomicWrite', () => {
     expect(readdirSync(join(folder, 'new'))).toEqual(['a.txt']);
   });
 
+  it('keeps the order of writes that do not wait for one another, however long they are', async () => {
+    const path = join(scratch(), 'a');
+    const parts = Array.from({ length: 60 }, (_, i) =>
+      Buffer.alloc(i % 3 === 0 ? 700_000 - i : 37 * i * i, i + 1),
+    );
+    await atomicWrite(path, {}, async (sink) => {
+      const writes = parts.map((part) => sink.write(part));
+      expect(sink.position).toBe(parts.reduce((sum, part) => sum + part.length, 0));
+      await Promise.all(writes);
+    });
+    expect(Buffer.compare(readFileSync(path), Buffer.concat(parts))).toBe(0);
+  });
+
   it('writes an empty file', async () => {
     const path = join(scratch(), 'empty');
     await atomicWrite(path, {}, () => {});

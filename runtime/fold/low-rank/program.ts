@@ -1,0 +1,147 @@
+/**
+ * The function behind `LowRankKernel`: `w += L R` in one pass over rows that lie in memory, with the sums of the pass.
+ *
+ * A tile is four rows of eight columns: its sums stay in registers while the loop runs along the rank, and each number of
+ * a factor that is loaded serves several of them. What does not fill a tile is done by tiles of one row, or one column.
+ */
+import {
+  type Code,
+  FunctionWriter,
+  f32x4,
+  f64x2,
+  I32,
+  i32,
+  i32x4,
+  type Local,
+  V128,
+  v128,
+  whileLoop,
+} from './assembler.js';
+
+type Parameters = readonly [Local, Local, Local, Local, Local, Local, Local, Local];
+
+/** Rows of a tile. */
+const TILE_ROWS = 4;
+const FLOAT = 4;
+
+/** How a tile reads and writes a row: some vectors of four floats, or a single float. */
+interface Width {
+  readonly columns: number;
+  readonly vectors: number;
+  load(address: Code, vector: number): Code;
+  store(address: Code, vector: number, value: Code): Code;
+}
+
+const WIDE: Width = {
+  columns: 8,
+  vectors: 2,
+  load: (address, vector) => v128.load(address, 16 * vector),
+  store: (address, vector, value) => v128.store(address, 16 * vector, value),
+};
+
+const SINGLE: Width = {
+  columns: 1,
+  vectors: 1,
+  load: (address) => v128.loadOne(address, 0),
+  store: (address, _vector, value) => v128.storeOne(address, 0, value),
+};
+
+/**
+ * Parameters, all bytes or counts: address of the rows of `w` [rows, columns], `rows`, `columns`, address of the left
+ * factor at the first of these rows (stored [rank, all rows]), bytes from one row of it to the next, `rank`, address of
+ * the right factor [rank, columns], and where the sums go: float64 pairs to be added up for ‖w‖² and ‖Δ‖², then four
+ * int32 counts of changed elements.
+ */
+export function lowRankProgram(): Uint8Array {
+  const write = new FunctionWriter(8);
+  const [w, rows, columns, left, leftStride, rank, right, sums] = write.params as Parameters;
+  const integer = () => write.local(I32);
+  const vector = () => write.local(V128);
+  const [rowBytes, column, step] = [integer(), integer(), integer()];
+  const [leftAt, rightAt] = [integer(), integer()];
+  const rowAt = Array.from({ length: TILE_ROWS }, integer);
+  const tile = Array.from({ length: TILE_ROWS }, () => Array.from({ length: WIDE.vectors }, vector));
+  const rightNow = Array.from({ length: WIDE.vectors }, vector);
+  const [leftNow, before, after, delta] = [vector(), vector(), vector(), vector()];
+  const [baseFloats, deltaFloats] = [vector(), vector()];
+  const [base, change, changed] = [vector(), vector(), vector()];
+
+  const add = (local: Local, value: Code): Code => local.set(i32.add(local.get, value));
+  const addBytes = (local: Local, bytes: number): Code => add(local, i32.const(bytes));
+  /** Floats are added up in tiles alone, and tiles in float64. */
+  const widened = (total: Local, floats: Local): Code =>
+    total.set(
+      f64x2.add(
+        total.get,
+        f64x2.add(f64x2.ofLowerFloats(floats.get), f64x2.ofLowerFloats(v128.upperHalf(floats.get))),
+      ),
+    );
+
+  const tileCode = (height: number, width: Width): Code => {
+    const cells = tile.slice(0, height).map((cells) => cells.slice(0, width.vectors));
+    return [
+      cells.flat().map((cell) => cell.set(v128.zero)),
+      leftAt.set(left.get),
+      rightAt.set(i32.add(right.get, i32.mul(column.get, i32.const(FLOAT)))),
+      step.set(i32.const(0)),
+      whileLoop(i32.less(step.get, rank.get), [
+        rightNow.slice(0, width.vectors).map((r, v) => r.set(width.load(rightAt.get, v))),
+        cells.map((row, r) => [
+          leftNow.set(v128.splat(leftAt.get, FLOAT * r)),
+          row.map((cell, v) =>
+            cell.set(f32x4.add(cell.get, f32x4.mul(leftNow.get, (rightNow[v] as Local).get))),
+          ),
+        ]),
+        add(leftAt, leftStride.get),
+        add(rightAt, rowBytes.get),
+        addBytes(step, 1),
+      ]),
+      baseFloats.set(v128.zero),
+      deltaFloats.set(v128.zero),
+      cells.map((row, r) => {
+        const address = (rowAt[r] as Local).get;
+        return row.map((cell, v) => [
+          before.set(width.load(address, v)),
+          after.set(f32x4.add(before.get, cell.get)),
+          width.store(address, v, after.get),
+          delta.set(f32x4.sub(after.get, before.get)),
+          baseFloats.set(f32x4.add(baseFloats.get, f32x4.mul(before.get, before.get))),
+          deltaFloats.set(f32x4.add(deltaFloats.get, f32x4.mul(delta.get, delta.get))),
+          // A comparison that holds is −1.
+          changed.set(i32x4.sub(changed.get, f32x4.differ(after.get, before.get))),
+        ]);
+      }),
+      widened(base, baseFloats),
+      widened(change, deltaFloats),
+      rowAt.slice(0, height).map((row) => addBytes(row, FLOAT * width.columns)),
+      addBytes(column, width.columns),
+    ];
+  };
+
+  const stripCode = (height: number): Code =>
+    whileLoop(i32.less(i32.const(height - 1), rows.get), [
+      column.set(i32.const(0)),
+      rowAt
+        .slice(0, height)
+        .map((row, r) => row.set(r === 0 ? w.get : i32.add((rowAt[r - 1] as Local).get, rowBytes.get))),
+      [WIDE, SINGLE].map((width) =>
+        whileLoop(
+          i32.less(i32.const(width.columns - 1), i32.sub(columns.get, column.get)),
+          tileCode(height, width),
+        ),
+      ),
+      add(w, i32.mul(rowBytes.get, i32.const(height))),
+      addBytes(left, FLOAT * height),
+      addBytes(rows, -height),
+    ]);
+
+  return write.module([
+    rowBytes.set(i32.mul(columns.get, i32.const(FLOAT))),
+    [base, change, changed].map((total) => total.set(v128.zero)),
+    stripCode(TILE_ROWS),
+    stripCode(1),
+    v128.store(sums.get, 0, base.get),
+    v128.store(sums.get, 16, change.get),
+    v128.store(sums.get, 32, changed.get),
+  ]);
+}

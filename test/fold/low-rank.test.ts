@@ -1,0 +1,238 @@
+/** Updates of low rank: the kernel against plain arithmetic, what is taken for one, and folds that go through it. */
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import type { AdapterParam } from '../../passes/adapter-record.js';
+import type { FoldTask } from '../../passes/fold/plan.js';
+import { FormulaEvaluator } from '../../runtime/fold/evaluator.js';
+import { FoldedData } from '../../runtime/fold/folded-tensor.js';
+import { type Factors, LowRankKernel } from '../../runtime/fold/low-rank/kernel.js';
+import { factorsOf } from '../../runtime/fold/low-rank/split.js';
+import { loadTensor, numbersOf } from '../../runtime/host-tensor.js';
+import { Graph, Value } from '../../src/graph.js';
+import { initTensor, normal } from '../../src/initializer.js';
+import { tensorOf } from '../../src/literals.js';
+import { Model } from '../../src/model.js';
+import { Builder } from '../../src/ops/builder.js';
+import type { Ops } from '../../src/ops/ops.generated.js';
+import type { Tensor } from '../../src/tensor.js';
+import { tensorType } from '../../src/types.js';
+
+const EPSILON = 2 ** -24;
+
+function random(key: string, dims: readonly number[]): Float32Array {
+  return numbersOf({
+    dtype: 'float32',
+    dims,
+    data: initTensor(normal(1), 'float32', dims, 7, key).data.read(0, 4 * dims.reduce((a, b) => a * b, 1)),
+  }) as Float32Array;
+}
+
+function factors(rows: number, columns: number, rank: number): Factors {
+  const left = random('left', [rank, rows]);
+  // A row that changes nothing, so that unchanged elements are counted too.
+  for (let r = 0; r < rank; r++) left[r * rows] = 0;
+  return { left, right: random('right', [rank, columns]), rank, rows, columns };
+}
+
+function update(kernel: LowRankKernel, given: Factors, w: Float32Array, row: number, count: number) {
+  const block = kernel.input(given, count);
+  const { columns } = given;
+  block.set(new Uint8Array(w.buffer, w.byteOffset + 4 * row * columns, 4 * count * columns));
+  const sums = kernel.update(given, row, count);
+  const slice = block.slice();
+  return { sums, numbers: new Float32Array(slice.buffer) };
+}
+
+describe('the kernel', () => {
+  const kernel = new LowRankKernel();
+
+  test('adds the product to rows of any shape, wherever they begin, and measures what it did', () => {
+    const size = fc.integer({ min: 1, max: 21 });
+    fc.assert(
+      fc.property(size, size, fc.integer({ min: 1, max: 9 }), fc.nat(), (rows, columns, rank, seed) => {
+        const row = seed % rows;
+        const count = rows - row;
+        const given = factors(rows, columns, rank);
+        const w = random('w', [rows, columns]);
+        const { sums, numbers } = update(kernel, given, w, row, count);
+        let [base, delta, unchanged] = [0, 0, 0];
+        for (let i = 0; i < count; i++)
+          for (let c = 0; c < columns; c++) {
+            const before = w[(row + i) * columns + c]!;
+            let exact = before;
+            let size = Math.abs(before);
+            for (let r = 0; r < rank; r++) {
+              const product = given.left[r * rows + row + i]! * given.right[r * columns + c]!;
+              exact += product;
+              size += Math.abs(product);
+            }
+            const after = numbers[i * columns + c]!;
+            // Each of rank + 1 additions and rank products rounds once.
+            expect(Math.abs(after - exact)).toBeLessThanOrEqual(2 * (rank + 1) * EPSILON * size);
+            base += before ** 2;
+            delta += (after - before) ** 2;
+            if (after === before) unchanged++;
+          }
+        expect(sums.unchanged).toBe(unchanged);
+        // Eight squares of a tile are added in float32, and tiles in float64.
+        expect(Math.abs(sums.base - base)).toBeLessThanOrEqual(16 * EPSILON * base);
+        expect(Math.abs(sums.delta - delta)).toBeLessThanOrEqual(16 * EPSILON * delta);
+      }),
+      { seed: 3, numRuns: 60 },
+    );
+  });
+
+  test('turns from one update to another and back', () => {
+    const [one, other] = [factors(6, 10, 2), factors(40, 700, 5)];
+    const w = random('w', [40, 700]);
+    const first = update(kernel, one, w, 2, 3).numbers;
+    update(kernel, other, w, 0, 40);
+    expect(update(kernel, one, w, 2, 3).numbers).toEqual(first);
+    expect(first).not.toEqual(w.slice(20, 50));
+  });
+});
+
+type Build = (op: Ops, w: Value, A: Value, B: Value) => Value;
+
+/** A formula over `w` [6, 4], `A` [6, 2] and `B` [2, 4]. */
+function formula(build: Build, dims: readonly number[] = [6, 4]): Model {
+  const model = new Model(new Graph());
+  model.opsets.set('', 18);
+  model.irVersion = 8;
+  const builder = new Builder(model);
+  const [rows = 1, columns = 1] = dims;
+  const input = (name: string, shape: readonly number[]) =>
+    model.graph.addInput(new Value({ name, type: tensorType('float32', shape) }));
+  const result = build(builder.op, input('w', dims), input('A', [rows, 2]), input('B', [2, columns]));
+  for (const value of builder.initializers) model.graph.addInitializer(value);
+  for (const node of builder.nodes) model.graph.append(node);
+  model.graph.addOutput('folded', result);
+  return model;
+}
+
+const turn = (op: Ops, value: Value): Value => op.Transpose(value, { perm: [1, 0] });
+
+const UPDATES: Readonly<Record<string, Build>> = {
+  plain: (op, w, A, B) => op.Add(w, op.MatMul(A, B)),
+  'the weight on the right': (op, w, A, B) => op.Add(op.MatMul(A, B), w),
+  'scaled behind the product': (op, w, A, B) => op.Add(w, op.Mul(op.Mul(op.MatMul(A, B), 0.3), 5)),
+  'in the other layout': (op, w, A, B) =>
+    turn(op, op.Add(turn(op, w), op.Mul(op.MatMul(turn(op, B), turn(op, A)), -0.7))),
+  'two of them': (op, w, A, B) =>
+    op.Add(op.Add(w, op.MatMul(A, B)), op.Mul(op.MatMul(op.Tanh(A), op.Neg(B)), 2)),
+};
+
+const OTHERS: Readonly<Record<string, Build>> = {
+  'a weight that is scaled': (op, w, A, B) => op.Mul(op.Add(w, op.MatMul(A, B)), 2),
+  'a weight that counts twice': (op, w, A, B) => op.Add(op.Add(w, w), op.MatMul(A, B)),
+  'a factor that reads the weight': (op, w, A, B) => op.Add(w, op.MatMul(op.Mul(A, op.ReduceSum(w)), B)),
+  'a product of elements': (op, w, A, B) => op.Mul(w, op.MatMul(A, B)),
+  'a sum with the weight turned around': (op, w, A, B) =>
+    op.Add(turn(op, w), op.MatMul(turn(op, B), turn(op, A))),
+  'nothing added': (op, w) => op.Identity(w),
+};
+
+function param(key: string, shape: readonly number[]): { readonly param: AdapterParam } {
+  const common = { trainable: true, group: 'default', lrScale: 1, weightDecay: true } as const;
+  return { param: { key, name: key, shape: [...shape], dtype: 'float32', ...common } };
+}
+
+function foldOf(build: Build, evaluator: FormulaEvaluator, w: Tensor, tensors: ReadonlyMap<string, Tensor>) {
+  const task = (blocks: FoldTask['blocks']): FoldTask => ({
+    target: new Value({ name: 'weight' }),
+    sites: ['layer'],
+    formula: formula(build, w.dims),
+    inputs: new Map([...tensors].map(([key, { dims }]) => [key, param(key, dims)])),
+    blocks,
+  });
+  const data = (blocks: FoldTask['blocks']) => new FoldedData(task(blocks), w, tensors, evaluator, 'float32');
+  // Without axes to cut along the formula runs as it is, in ONNX Runtime.
+  return { updated: data(new Map([['w', 0]])), computed: data(undefined) };
+}
+
+async function collect(data: FoldedData, w: Tensor): Promise<Float32Array> {
+  return numbersOf(await loadTensor({ ...w, data })) as Float32Array;
+}
+
+describe('formulas', () => {
+  test.each(Object.keys(UPDATES))(
+    '%s: taken for an update, and folded to what the formula gives',
+    async (name) => {
+      const build = UPDATES[name] as Build;
+      expect(factorsOf(formula(build))).toBeDefined();
+      const draw = (key: string, dims: readonly number[]) => initTensor(normal(1), 'float32', dims, 3, key);
+      const w = draw('w', [37, 29]);
+      const tensors = new Map([
+        ['A', draw('A', [37, 2])],
+        ['B', draw('B', [2, 29])],
+      ]);
+      const evaluator = new FormulaEvaluator();
+      try {
+        const { updated, computed } = foldOf(build, evaluator, w, tensors);
+        const [ours, theirs] = [await collect(updated, w), await collect(computed, w)];
+        const scale = theirs.reduce((most, number) => Math.max(most, Math.abs(number)), 0);
+        for (const [i, number] of ours.entries())
+          expect(Math.abs(number - theirs[i]!)).toBeLessThanOrEqual(16 * EPSILON * scale);
+        expect(ours).not.toEqual(
+          await collect(new FoldedData(updated.task, w, zeros(tensors), evaluator, 'float32'), w),
+        );
+        const relative = computed.fidelity?.relativeUpdate ?? 0;
+        expect(relative).toBeGreaterThan(0.1);
+        expect(Math.abs((updated.fidelity?.relativeUpdate ?? 0) - relative)).toBeLessThan(1e-5 * relative);
+      } finally {
+        await evaluator.close();
+      }
+    },
+  );
+
+  test.each(Object.keys(OTHERS))('%s: left to the runtime', (name) => {
+    expect(factorsOf(formula(OTHERS[name] as Build, [4, 4]))).toBeUndefined();
+  });
+});
+
+function zeros(tensors: ReadonlyMap<string, Tensor>): Map<string, Tensor> {
+  return new Map(
+    [...tensors].map(([key, { dims }]) => [
+      key,
+      tensorOf('float32', dims, new Array(dims.reduce((a, b) => a * b, 1)).fill(0)),
+    ]),
+  );
+}
+
+describe('numbers at the edge', () => {
+  const build = UPDATES.plain as Build;
+  const fold = async (w: number[], A: number[], B: number[]) => {
+    const evaluator = new FormulaEvaluator();
+    try {
+      const weight = tensorOf('float32', [2, 2], w);
+      const tensors = new Map([
+        ['A', tensorOf('float32', [2, 2], A)],
+        ['B', tensorOf('float32', [2, 2], B)],
+      ]);
+      const { updated } = foldOf(build, evaluator, weight, tensors);
+      return { numbers: await collect(updated, weight), fidelity: updated.fidelity };
+    } finally {
+      await evaluator.close();
+    }
+  };
+
+  test('a sum that overflows names its element', async () => {
+    await expect(fold([1, 2, 3, 3e38], [0, 0, 1e20, 0], [0, 3e18, 0, 0])).rejects.toMatchObject({
+      code: 'E_NON_FINITE',
+      where: 'weight',
+      message: expect.stringContaining('element 3'),
+    });
+  });
+
+  test('numbers whose squares overflow are measured all the same', async () => {
+    const { numbers, fidelity } = await fold([1e30, 0, 0, 1e30], [1e15, 0, 0, 0], [1e15, 0, 0, 0]);
+    expect([...numbers]).toEqual([Math.fround(1e30 + 1e30), 0, 0, Math.fround(1e30)]);
+    expect(fidelity?.relativeUpdate).toBeCloseTo(Math.SQRT1_2, 6);
+    expect(fidelity?.unchanged).toBe(0.75);
+  });
+
+  test('infinities of the base stay', async () => {
+    const { numbers } = await fold([Number.NEGATIVE_INFINITY, 0, 0, 1], [1, 0, 0, 1], [1, 2, 3, 4]);
+    expect([...numbers]).toEqual([Number.NEGATIVE_INFINITY, 2, 3, 5]);
+  });
+});
