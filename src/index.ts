@@ -219,6 +219,7 @@ export type {
   PeftFormat,
   PeftModule,
   PeftSlice,
+  PeftTarget,
   PeftTensor,
   PeftWhole,
   WrittenModule,
