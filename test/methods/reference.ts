@@ -12,10 +12,7 @@ export function replays(index: number, count: number): void {
   const part = references().filter((_, i) => i % count === index);
   describe.each(part.map((reference) => [reference.name, reference] as const))('%s', (_, reference) => {
     const mapping = MAPPINGS[reference.method];
-    if (mapping === undefined) {
-      it.skip(`has no mapping of ${reference.method}`);
-      return;
-    }
+    if (mapping === undefined) throw new Error(`There is no mapping of ${reference.method}`);
     it.each(exportsOf(reference, mapping).map((fixture) => [fixture.name, fixture] as const))(
       'on %s',
       async (_, fixture) => {
