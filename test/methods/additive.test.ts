@@ -15,6 +15,7 @@ import { initialValues } from '../../src/initializer.js';
 import type { Model } from '../../src/model.js';
 import { readModel } from '../../src/onnx/index.js';
 import type { Tensor } from '../../src/tensor.js';
+import { parseModel } from '../../src/text/index.js';
 import { randomParameters } from '../helpers/adapters.js';
 import { modelFixture } from '../helpers/fixtures.js';
 
@@ -138,8 +139,13 @@ describe('places', () => {
 });
 
 describe('what cannot be', () => {
-  it('a prefix needs attention that is written out', async () => {
-    await expect(insert(load('gpt2.dynamo.opset23'), { method: 'prefix' })).rejects.toMatchObject({
+  it('a prefix needs attention, which is taken apart where it is one operator', async () => {
+    const { opened, record } = await insert(load('gpt2.dynamo.opset23'), { method: 'prefix' });
+    expect(opened).toHaveLength(2);
+    expect(record.sites.filter(({ kind }) => kind === 'attention')).toHaveLength(2);
+    const none = parseModel(`<ir_version: 8, opset_import: ["": 17]>
+product (float[n, 2] x) => (float[n, 2] y) <float[2, 2] w = {1, 2, 3, 4}> { y = MatMul(x, w) }`);
+    await expect(insert(none, { method: 'prefix' })).rejects.toMatchObject({
       code: 'E_NO_MATCH',
       message: expect.stringContaining('prefix adapts attention sites, and the model has none'),
       remedy: expect.stringMatching(/eager.*lora/),
