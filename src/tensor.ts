@@ -16,12 +16,13 @@ export interface TensorData {
   read(offset: number, length: number): Uint8Array;
   /**
    * For payloads that must be computed (a folded weight): all bytes in order, piece by piece, so that few pieces
-   * are in memory; a piece stays valid until `PIECES_IN_USE` more of them were asked for. `read` of such data throws. Use `payloadChunks`, which serves both kinds.
+   * are in memory; a piece stays as it is while the next `PIECES_IN_USE` of them are made. `read` of such data throws.
+   * Use `payloadChunks`, which serves both kinds.
    */
   stream?(): AsyncIterable<Uint8Array>;
 }
 
-/** Pieces of a stream that its reader may still be writing, the one it was given last among them. */
+/** Pieces of a stream that its reader may still be writing when it asks for one more, the one it was given last among them. */
 export const PIECES_IN_USE = 4;
 
 /** A constant tensor. `strings` replaces `data` for dtype `string`. */

@@ -47,12 +47,34 @@ export class FoldedData implements TensorData {
     });
   }
 
-  async *stream(): AsyncGenerator<Uint8Array> {
+  stream(): AsyncGenerator<Uint8Array> {
+    return this.#pieces((piece) => this.evaluator.lanes.handed(piece));
+  }
+
+  /** All bytes, for a reader that needs them together. Pieces of a `stream` stay as they are meanwhile. */
+  async bytes(): Promise<Uint8Array> {
+    const bytes = new Uint8Array(this.byteLength);
+    let at = 0;
+    for await (const piece of this.#pieces((copied) => this.evaluator.lanes.free(copied))) {
+      bytes.set(piece, at);
+      at += piece.length;
+    }
+    return bytes;
+  }
+
+  /** @param passed is given each piece when the next one is asked for */
+  async *#pieces(passed: (piece: Uint8Array) => void): AsyncGenerator<Uint8Array> {
     const meter = new FidelityMeter(this.task.target.label);
     const { kernel } = this.evaluator;
     const factors = kernel === undefined ? undefined : await this.#factors();
-    if (kernel !== undefined && factors !== undefined) yield* this.#updated(kernel, factors, meter);
-    else yield* this.#computed(meter);
+    const pieces =
+      kernel === undefined || factors === undefined
+        ? this.#computed(meter)
+        : this.#updated(kernel, factors, meter);
+    for await (const piece of pieces) {
+      yield piece;
+      passed(piece);
+    }
     this.fidelity = meter.result();
   }
 
@@ -69,6 +91,9 @@ export class FoldedData implements TensorData {
     const [rows = 0, columns = 0] = base.dims;
     const [rank = 0] = left?.dims ?? [];
     if (left === undefined || right === undefined || rank > MAX_RANK) return undefined;
+    // A product of one row or one column may be added to all of them.
+    if (left.dims.join() !== `${rank},${rows}` || right.dims.join() !== `${rank},${columns}`)
+      return undefined;
     return {
       left: numbersOf(left) as Float32Array,
       right: numbersOf(right) as Float32Array,
@@ -96,7 +121,6 @@ export class FoldedData implements TensorData {
         this.#measure(meter, row, block, block);
       }
       yield stored;
-      lanes.handed(stored);
       row += count;
     }
   }
@@ -111,7 +135,6 @@ export class FoldedData implements TensorData {
     await evaluator.put(Object.fromEntries([...whole].map(([input, t]) => [keys.get(input) as string, t])));
     const resident = Object.fromEntries(keys);
     const cut = new Map([...operands].filter(([input]) => !whole.has(input)));
-    const { lanes } = evaluator;
     const running: Promise<Block>[] = [];
     const [rows = 1, ...rest] = base.dims;
     const step = task.blocks === undefined ? rows : rowsOfBlock(countOf(rest));
@@ -128,7 +151,6 @@ export class FoldedData implements TensorData {
         const { first, computed, stored } = await (running.shift() as Promise<Block>);
         this.#measure(meter, first, computed, stored);
         yield stored.data;
-        lanes.handed(stored.data);
       }
     } finally {
       await Promise.allSettled(running);

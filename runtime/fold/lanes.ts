@@ -1,7 +1,6 @@
 /** Buffers that go round while a model is folded: to the other thread, to the disk, and back. */
+import { PIECES_IN_USE } from '../../src/tensor.js';
 
-/** Pieces that were handed over and may still be on their way to the disk (see `pump`). */
-const UNDER_WAY = 2;
 /** Buffers that are kept, and the size from which one is left to the collector. */
 const KEPT = 12;
 const LARGE = 4 << 20;
@@ -23,9 +22,9 @@ export class Lanes {
     if (this.#idle.length > KEPT) this.#idle.shift();
   }
 
-  /** The writer has taken the next piece, and is done with those before the last few. */
+  /** The writer has taken a piece and asks for the one behind it: it is done with those before the last few. */
   handed(buffer: Uint8Array): void {
     this.#handed.push(buffer);
-    if (this.#handed.length > UNDER_WAY) this.free(this.#handed.shift() as Uint8Array);
+    if (this.#handed.length > PIECES_IN_USE) this.free(this.#handed.shift() as Uint8Array);
   }
 }

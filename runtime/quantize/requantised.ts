@@ -81,13 +81,7 @@ export class RequantisedWeight {
 
   async #folded(): Promise<Float32Array> {
     const { dtype, dims } = this.floats.base;
-    const bytes = new Uint8Array(this.floats.byteLength);
-    let at = 0;
-    for await (const chunk of this.floats.stream()) {
-      bytes.set(chunk, at);
-      at += chunk.length;
-    }
-    const numbers = numbersOf({ dtype, dims, data: bytes });
+    const numbers = numbersOf({ dtype, dims, data: await this.floats.bytes() });
     return numbers instanceof Float32Array ? numbers : Float32Array.from(numbers);
   }
 }

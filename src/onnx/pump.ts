@@ -10,6 +10,8 @@ import { FileSource, type Source } from './source.js';
 const PIECE = 1 << 20;
 /** Writes under way: the disk's thread has the next one at hand when it is done with one. One more piece is held here. */
 const WRITES = PIECES_IN_USE - 1;
+/** Bytes of these writes: a piece of more than this (a weight that is folded whole) is under way alone. */
+const WRITES_BYTES = 8 << 20;
 /** When a computed payload has no more bytes than this to come, all of it is under way, and the next one is begun. */
 const LAST_BYTES = 8 << 20;
 
@@ -24,15 +26,22 @@ export async function pump(
 ): Promise<void> {
   const computed = chunks.flatMap((chunk) => (isComputed(chunk) ? [chunk.data] : []));
   const buffers = Array.from({ length: WRITES + 1 }, () => new Uint8Array(PIECE));
-  const writing: Promise<void>[] = [];
+  const writing: { readonly written: Promise<void>; readonly bytes: number }[] = [];
+  let underWay = 0;
   let ahead = begin(computed.shift());
   let next: Ahead | undefined;
   const put = async (bytes: Uint8Array): Promise<void> => {
-    if (writing.length === WRITES) await writing.shift();
+    while (writing.length === WRITES || underWay + bytes.length > WRITES_BYTES) {
+      const first = writing.shift();
+      if (first === undefined) break;
+      await first.written;
+      underWay -= first.bytes;
+    }
     const written = sink.write(bytes);
     // Awaited in order; one that fails behind another that failed says nothing new.
     written.catch(() => {});
-    writing.push(written);
+    writing.push({ written, bytes: bytes.length });
+    underWay += bytes.length;
     progress(bytes.length);
   };
   try {
@@ -41,8 +50,8 @@ export async function pump(
         let left = chunk.data.byteLength;
         for (let piece = await ahead?.take(); piece !== undefined; piece = await ahead?.take()) {
           left -= piece.length;
-          if (left <= LAST_BYTES) next ??= begin(computed.shift());
           await put(piece);
+          if (left <= LAST_BYTES) next ??= begin(computed.shift());
         }
         ahead = next ?? begin(computed.shift());
         next = undefined;
@@ -63,9 +72,9 @@ export async function pump(
         }
       }
     }
-    await Promise.all(writing);
+    await Promise.all(writing.map(({ written }) => written));
   } catch (cause) {
-    await Promise.allSettled([...writing, ahead?.stop(), next?.stop()]);
+    await Promise.allSettled([...writing.map(({ written }) => written), ahead?.stop(), next?.stop()]);
     throw cause;
   }
 }
