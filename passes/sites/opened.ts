@@ -21,11 +21,14 @@ interface Opener {
   /** Whether sites of the kind are inside the operator. */
   hides(node: Node): boolean;
   readonly pass: Pass;
+  /** Kinds of sites that may come to light besides. */
+  readonly reveals: readonly SiteKind[];
 }
 
 /** By kind of site that has no place of its own inside fused operators. */
 const OPENERS: ReadonlyMap<string, Opener> = new Map<SiteKind, Opener>([
-  ['attention', { hides: isFusedAttention, pass: unfuseAttention }],
+  // Rotary positions are read inside where the operator turns queries and keys itself.
+  ['attention', { hides: isFusedAttention, pass: unfuseAttention, reveals: ['position'] }],
 ]);
 
 function isFusedAttention({ domain, op, qualifiedOp }: Node): boolean {
@@ -38,7 +41,7 @@ function openersOf(kinds: Iterable<string>): Opener[] {
 
 /** Whether sites of this kind may be inside fused operators. */
 export function canBeHidden(kind: string): kind is SiteKind {
-  return OPENERS.has(kind);
+  return [...OPENERS].some(([own, { reveals }]) => own === kind || reveals.some((other) => other === kind));
 }
 
 /** Nodes that hide sites of these kinds. */

@@ -149,6 +149,32 @@ describe('a method that acts inside fused attention', () => {
     },
   );
 
+  it('keeps what shifts rotary positions inside the operator beside what folds', async () => {
+    const { path, batches } = fixture('gemma.genai.fp32');
+    const model = readModel(path);
+    const entries = [
+      { method: 'lora', config: { rank: 2, alpha: 3 } },
+      { method: 'prefix', config: { length: 3 } },
+    ];
+    const { record } = await insertDerived(model, { entries });
+    expect(record.sites.map(({ kind }) => kind)).toContain('position');
+    const tensors = randomParameters(record, model, { seed: 3, std: 0.2 });
+    const adapter = { record, tensors, digest: 'test' };
+    const folded = join(folder, 'positions.kept.onnx');
+    await refuses(
+      () => fold({ model: path, adapter, out: folded }),
+      'E_UNSUPPORTED',
+      /prefix does not, because/,
+    );
+    const report = await fold({ model: path, adapter, out: folded, keep: true });
+    expect(report.proof?.holds).toBe(true);
+    const attached = readModel(path);
+    attachAdapter(attached, record, await modelTensors(adapter), {});
+    expect(
+      worst(await outputsOf(host, attached, batches), await outputsOf(host, folded, batches)),
+    ).toBeLessThanOrEqual(2e-5);
+  });
+
   it('is refused before anything changes where no formula is known', () => {
     const { path } = fixture('bert.optimizer.multi-head');
     const model = readModel(path);
