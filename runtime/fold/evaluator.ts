@@ -12,7 +12,8 @@ import { LowRankKernel } from './low-rank/kernel.js';
 export class FormulaEvaluator {
   /** Buffers for blocks. */
   readonly lanes = new Lanes();
-  #kernel: LowRankKernel | undefined;
+  /** For updates of low rank; undefined where formulas are to be computed on a device, or Node.js cannot run it. */
+  readonly kernel: LowRankKernel | undefined;
   readonly #host = new SessionHost();
   readonly #sessions = new Map<string, Promise<Session>>();
   readonly #ofFormula = new WeakMap<Model, Promise<Session>>();
@@ -21,13 +22,7 @@ export class FormulaEvaluator {
   /** @param where Execution provider of the formulas; default: the CPU. */
   constructor(where: Pick<SessionOptions, 'ep' | 'cpuFallback'> = {}) {
     this.#where = where;
-  }
-
-  /** For updates of low rank; undefined where formulas are to be computed on a device. */
-  get kernel(): LowRankKernel | undefined {
-    if (this.#where.ep !== undefined && this.#where.ep !== 'cpu') return undefined;
-    this.#kernel ??= new LowRankKernel();
-    return this.#kernel;
+    this.kernel = (where.ep ?? 'cpu') === 'cpu' ? LowRankKernel.create() : undefined;
   }
 
   /** The first output of a formula. Input buffers are given away: they are empty afterwards. */

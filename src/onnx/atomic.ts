@@ -89,6 +89,8 @@ export class PendingFile implements Sink {
   /** Where in the file the next bytes go that are handed over. */
   #next = 0;
   #written = 0;
+  /** What went wrong first: of several writes under way the others then fail for no reason of their own. */
+  #cause: unknown;
 
   constructor(path: string, force: boolean) {
     this.path = resolve(path);
@@ -269,8 +271,10 @@ export class PendingFile implements Sink {
     }
   }
 
-  #failed(cause: unknown): never {
+  #failed(error: unknown): never {
     this.abort();
+    this.#cause ??= error;
+    const cause = this.#cause;
     const code = errorCode(cause);
     fail('E_IO', {
       message: `Cannot write the file: ${reason(cause)}`,

@@ -1,6 +1,6 @@
 /** Updates of low rank: the kernel against plain arithmetic, what is taken for one, and folds that go through it. */
 import fc from 'fast-check';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import type { AdapterParam } from '../../passes/adapter-record.js';
 import type { FoldTask } from '../../passes/fold/plan.js';
 import { FormulaEvaluator } from '../../runtime/fold/evaluator.js';
@@ -44,7 +44,7 @@ function update(kernel: LowRankKernel, given: Factors, w: Float32Array, row: num
 }
 
 describe('the kernel', () => {
-  const kernel = new LowRankKernel();
+  const kernel = LowRankKernel.create() as LowRankKernel;
 
   test('adds the product to rows of any shape, wherever they begin, and measures what it did', () => {
     const size = fc.integer({ min: 1, max: 21 });
@@ -80,6 +80,15 @@ describe('the kernel', () => {
       }),
       { seed: 3, numRuns: 60 },
     );
+  });
+
+  test('is left out where Node.js has no vectors', () => {
+    vi.stubGlobal('WebAssembly', undefined);
+    expect(LowRankKernel.create()).toBeUndefined();
+    vi.stubGlobal('WebAssembly', { validate: () => false });
+    expect(LowRankKernel.create()).toBeUndefined();
+    vi.unstubAllGlobals();
+    expect(LowRankKernel.create()).toBeDefined();
   });
 
   test('turns from one update to another and back', () => {
@@ -155,6 +164,27 @@ async function collect(data: FoldedData, w: Tensor): Promise<Float32Array> {
 }
 
 describe('formulas', () => {
+  test('a product of one row is added to every row, by the runtime', async () => {
+    const row: Build = (op, w, A, B) => op.Add(w, op.MatMul(op.Slice(A, [0], [1], [0]), B));
+    const draw = (key: string, dims: readonly number[]) => initTensor(normal(1), 'float32', dims, 3, key);
+    const w = draw('w', [37, 29]);
+    const tensors = new Map([
+      ['A', draw('A', [37, 2])],
+      ['B', draw('B', [2, 29])],
+    ]);
+    const evaluator = new FormulaEvaluator();
+    try {
+      const task = foldOf(row, evaluator, w, tensors).computed.task;
+      // Blocks of all rows at once: `w` is cut, the factors are not.
+      const data = new FoldedData({ ...task, blocks: new Map([['w', 0]]) }, w, tensors, evaluator, 'float32');
+      expect(await collect(data, w)).toEqual(
+        await collect(new FoldedData(task, w, tensors, evaluator, 'float32'), w),
+      );
+    } finally {
+      await evaluator.close();
+    }
+  });
+
   test.each(Object.keys(UPDATES))(
     '%s: taken for an update, and folded to what the formula gives',
     async (name) => {

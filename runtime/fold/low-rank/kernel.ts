@@ -20,18 +20,25 @@ export interface Factors {
 type Run = (...numbers: readonly number[]) => void;
 
 /** What is used of the global of that name, which the language's own declarations leave to browsers. */
-declare const WebAssembly: {
+interface Engine {
   readonly Memory: new (limits: { initial: number }) => Memory;
   readonly Module: new (bytes: Uint8Array) => object;
   readonly Instance: new (
     module: object,
     imports: { env: { memory: Memory } },
   ) => { readonly exports: { readonly run: Run } };
-};
+  validate(bytes: Uint8Array): boolean;
+}
 
 interface Memory {
   readonly buffer: ArrayBuffer;
   grow(pages: number): number;
+}
+
+/** The engine where it has vectors: Node.js without a compiler (`--jitless`) has none, and old processors lack them. */
+function engineFor(program: Uint8Array): Engine | undefined {
+  const { WebAssembly: engine } = globalThis as { readonly WebAssembly?: Engine };
+  return engine?.validate(program) === true ? engine : undefined;
 }
 
 const PAGE = 1 << 16;
@@ -39,13 +46,21 @@ const PAGE = 1 << 16;
 const SUMS_BYTES = 64;
 
 export class LowRankKernel {
-  readonly #memory: Memory = new WebAssembly.Memory({ initial: 1 });
+  readonly #memory: Memory;
   readonly #run: Run;
   #loaded: Factors | undefined;
 
-  constructor() {
-    const module = new WebAssembly.Module(lowRankProgram());
-    this.#run = new WebAssembly.Instance(module, { env: { memory: this.#memory } }).exports.run;
+  private constructor(engine: Engine, program: Uint8Array) {
+    this.#memory = new engine.Memory({ initial: 1 });
+    const module = new engine.Module(program);
+    this.#run = new engine.Instance(module, { env: { memory: this.#memory } }).exports.run;
+  }
+
+  /** Undefined where Node.js cannot run it. */
+  static create(): LowRankKernel | undefined {
+    const program = lowRankProgram();
+    const engine = engineFor(program);
+    return engine === undefined ? undefined : new LowRankKernel(engine, program);
   }
 
   /** Where `count` rows of the weight are put to be updated, and where they are afterwards. Valid until the next call. */
