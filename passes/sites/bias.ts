@@ -8,6 +8,8 @@ export interface JoinedBias {
   /** The output with the bias added, or the plain output where a fused op adds the bias. */
   readonly y: Value;
   readonly bias: SiteBias;
+  /** The output with the bias, where it is added behind rounding to codes and back. */
+  readonly biased?: Value;
 }
 
 /** The use of a value that has one use only; an output slot counts as a use. */
@@ -33,11 +35,15 @@ export function joinedBias(y: Value, outDim: number, trailing: number): JoinedBi
     const bias = addedBias(node, index, outDim, trailing);
     return bias === undefined ? undefined : { y: node.output(0), bias };
   }
-  const rounded = roundedUse(node);
+  const rounded = roundedCopy(y);
   if (rounded !== undefined) {
+    const add = onlyUse(rounded);
+    if (add?.kind !== 'node' || add.node.qualifiedOp !== 'Add') return undefined;
     // What is added to the output is rounded with it; the bias comes after that.
-    const bias = addedBias(rounded.node, rounded.index, outDim, trailing);
-    return bias === undefined ? undefined : { y, bias: { ...bias, included: false } };
+    const bias = addedBias(add.node, add.index, outDim, trailing);
+    return bias === undefined
+      ? undefined
+      : { y, bias: { ...bias, included: false }, biased: add.node.output(0) };
   }
   const fused = fusedBias(node, index);
   if (fused === undefined) return undefined;
@@ -54,13 +60,13 @@ function addedBias(node: Node, index: number, outDim: number, trailing: number):
   return storedBias(node, 1 - index).bias;
 }
 
-/** The Add that alone reads what a QuantizeLinear and its DequantizeLinear make of a value. */
-function roundedUse(quantizer: Node): { readonly node: Node; readonly index: number } | undefined {
-  if (quantizer.op !== 'QuantizeLinear') return undefined;
-  const back = onlyUse(quantizer.output(0));
-  if (back?.kind !== 'node' || back.node.op !== 'DequantizeLinear') return undefined;
-  const use = onlyUse(back.node.output(0));
-  return use?.kind === 'node' && use.node.qualifiedOp === 'Add' ? use : undefined;
+/** What QuantizeLinear and DequantizeLinear, the only readers, make of a value. */
+export function roundedCopy(value: Value): Value | undefined {
+  const there = onlyUse(value);
+  if (there?.kind !== 'node' || there.node.op !== 'QuantizeLinear' || there.index !== 0) return undefined;
+  const back = onlyUse(there.node.output(0));
+  if (back?.kind !== 'node' || back.node.op !== 'DequantizeLinear' || back.index !== 0) return undefined;
+  return back.node.output(0);
 }
 
 /** The stored vector behind an input of a node; empty where it is absent or computed. */

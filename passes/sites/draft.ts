@@ -11,6 +11,8 @@ export interface Part {
   readonly y: Value | undefined;
   /** Where `y` is the whole output and a fused op takes it apart. */
   readonly range?: PackedRange;
+  /** Where `y` holds a bias that the output of the whole does not. */
+  readonly biased?: true;
 }
 
 export interface LinearDraft extends Omit<LinearSite, Named> {

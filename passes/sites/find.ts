@@ -153,7 +153,13 @@ function partsOf({ draft, callOf }: NamedDraft, whole: LinearSite, taken: Set<st
       outDim: part.columns.end - part.columns.start,
       ...(bias === undefined
         ? {}
-        : { bias: { ...bias, columns: shifted(part.columns, bias.columns?.start) } }),
+        : {
+            bias: {
+              ...bias,
+              included: bias.included || part.biased === true,
+              columns: shifted(part.columns, bias.columns?.start),
+            },
+          }),
       ...(first?.[i] === undefined ? {} : { callOf: first[i] }),
     };
   });

@@ -85,7 +85,14 @@ export function linearDraft(init: LinearParts): LinearDraft {
       : undefined;
   const y = joined?.y ?? init.y;
   const bias = init.bias ?? joined?.bias;
-  const parts = packedParts({ x, y, inDim, outDim, plain: xAxis === -1 && yAxis === -1 });
+  const parts = packedParts({
+    x,
+    y: joined?.biased ?? y,
+    biased: joined?.biased !== undefined,
+    inDim,
+    outDim,
+    plain: xAxis === -1 && yAxis === -1,
+  });
   return {
     kind: 'linear',
     node,

@@ -2,13 +2,17 @@
 import { intAttribute, intsAttribute } from '../../src/attribute.js';
 import type { Node, Value } from '../../src/graph.js';
 import { rankOf, sizeAt } from '../../src/value-type.js';
+import { roundedCopy } from './bias.js';
 import type { Part } from './draft.js';
 import { constantIntegers, intsOfAttributeOrInput } from './payload.js';
 import type { ColumnRange, PackedRange } from './site.js';
 
 interface Whole {
   readonly x: Value;
+  /** The output as its readers see it. */
   readonly y: Value;
+  /** Whether `y` holds a bias that the output of the whole does not. */
+  readonly biased: boolean;
   readonly inDim: number;
   readonly outDim: number;
   /** Whether the features of x and y are on their last axes. */
@@ -22,13 +26,17 @@ interface Piece {
   readonly range?: PackedRange;
 }
 
-/** The parts of a linear whose output is read by nothing but column ranges; undefined for ordinary linears. */
+/**
+ * The parts of a linear whose output is read by nothing but column ranges, rounded or not; undefined for ordinary linears.
+ */
 export function packedParts(whole: Whole): readonly Part[] | undefined {
   if (!whole.plain) return undefined;
-  const direct = pieces(whole.y, whole.outDim);
-  if (direct !== undefined) return direct.map((piece) => ({ ...piece, x: whole.x }));
-  const viewed = keptFeatures(whole.y, whole.outDim);
-  const behind = viewed === undefined ? undefined : pieces(viewed, whole.outDim);
+  const biased = whole.biased ? ({ biased: true } as const) : {};
+  const y = rounded(whole.y);
+  const direct = pieces(y, whole.outDim);
+  if (direct !== undefined) return direct.map((piece) => ({ ...piece, x: whole.x, ...biased }));
+  const viewed = keptFeatures(y, whole.outDim);
+  const behind = viewed === undefined ? undefined : pieces(rounded(viewed), whole.outDim);
   if (viewed === undefined || behind === undefined) return undefined;
   // y went from rows [n, out] to [batch, sequence, out]; x has to be the value before its own flattening.
   const x = unflattened(whole.x, whole.inDim, rankOf(viewed));
@@ -37,7 +45,13 @@ export function packedParts(whole: Whole): readonly Part[] | undefined {
     x: x ?? whole.x,
     y: x === undefined ? undefined : y,
     ...(x === undefined || range === undefined ? {} : { range }),
+    ...biased,
   }));
+}
+
+/** The value as it is after rounding to codes and back, where that is all that reads it. */
+function rounded(value: Value): Value {
+  return roundedCopy(value) ?? value;
 }
 
 /** The output of the Reshape that is the only reader of `value`, if it keeps the last axis. */

@@ -1,6 +1,8 @@
 import { expect, test } from 'vitest';
 import { findWeightSites, type LinearSite } from '../../passes/sites/index.js';
 import { attr } from '../../src/attribute.js';
+import type { Value } from '../../src/graph.js';
+import { tensorOfBytes } from '../../src/tensor.js';
 import { expectLinear, feed, floats, ints, Sketch } from './graphs.js';
 
 const linears = (s: Sketch): LinearSite[] =>
@@ -160,4 +162,23 @@ test('block-quantised MatMulNBits can be joined at its output', () => {
   expect(linears(s)).toMatchObject([
     { path: 'layers.0.q_proj', inDim: 32, outDim: 5, y, dtype: 'float32', weight: { storage: 'packed' } },
   ]);
+});
+
+test('rounding to codes and back, before a bias and behind it, hides no parts', () => {
+  const s = new Sketch();
+  const x = s.input('x', [2, 3, 4]);
+  const scale = s.weight('scale', { ...floats([1]), dims: [] });
+  const zero = s.weight('zero', tensorOfBytes('int8', [], new Uint8Array(1)));
+  const rounding = (value: Value): Value =>
+    s.node('DequantizeLinear', [s.node('QuantizeLinear', [value, scale, zero]), scale, zero]);
+  const product = s.node('MatMul', [x, s.weight('attn.qkv_proj.weight', floats([4, 12]))]);
+  const biased = s.node('Add', [rounding(product), s.weight('attn.qkv_proj.bias', floats([12], 3))]);
+  const parts = s.nodes('Split', [rounding(biased)], { axis: attr.int(-1) }, { outputs: ['q', 'k', 'v'] });
+  for (const part of parts) s.output(part, [2, 3, 4]);
+  const [whole, ...own] = linears(s);
+  expect(whole).toMatchObject({ path: 'attn.qkv_proj', y: product, bias: { included: false } });
+  expect(own.map(({ path, y }) => [path, y])).toEqual(
+    ['q_proj', 'k_proj', 'v_proj'].map((name, i) => [`attn.${name}`, parts[i]]),
+  );
+  for (const { bias } of own) expect(bias?.included).toBe(true);
 });
