@@ -130,6 +130,12 @@ const cases: readonly [string, readonly In[], Build, number?][] = [
     [image],
     (b, x) => b.op.Resize(x!, null, b.constant({ dtype: 'float32', dims: [4], data: bytes([1, 1, 2, 2]) })),
   ],
+  [
+    'Resize by a scale whose product rounds up in float32',
+    [['float32', [1, 1, 4, 5]]],
+    (b, x) =>
+      b.op.Resize(x!, null, b.constant({ dtype: 'float32', dims: [4], data: bytes([1, 1, 1.3, 2.6]) })),
+  ],
   ['Resize by size', [image], (b, x) => b.op.Resize(x!, null, null, [2, 4, 5, 6])],
   ['DepthToSpace', [image], (b, x) => b.op.DepthToSpace(x!, { blocksize: 2 })],
   [

@@ -259,7 +259,8 @@ const resize: Rule = (c) => {
     const scale = scales?.[i];
     if (sizes !== undefined) out[axis] = policy === 'stretch' ? (sizes[i] ?? null) : null;
     else if (scale === undefined) out[axis] = null;
-    else if (typeof dim === 'number') out[axis] = Math.floor(dim * scale);
+    // Runtimes multiply in float32, which may round up to the next size.
+    else if (typeof dim === 'number') out[axis] = Math.floor(Math.fround(dim * scale));
     else
       out[axis] = Number.isInteger(scale)
         ? mulDims(dim, scale)
