@@ -1,5 +1,8 @@
 import { z } from 'zod';
-import type { Value } from '../../src/graph.js';
+import { fail } from '../../src/errors.js';
+import type { Node, Value } from '../../src/graph.js';
+import { isFloat } from '../../src/types.js';
+import { dtypeOf } from '../../src/value-type.js';
 import { castTo, defineLoss, floatTensor, lossDtype, sizeOf, targetShape, vector } from './loss.js';
 
 /**
@@ -58,8 +61,37 @@ export const bceWithLogits = defineLoss({
   },
 });
 
+/** Ops that hand on the numbers of their input in its shape. */
+const SAME: ReadonlySet<string> = new Set(['Identity', 'Cast']);
+/** Ops behind which probabilities are probabilities still. */
+const REARRANGED: ReadonlySet<string> = new Set([
+  'Reshape',
+  'Squeeze',
+  'Unsqueeze',
+  'Flatten',
+  'Transpose',
+  'Clip',
+]);
+
 /** The scores that a Sigmoid makes probabilities of; the value itself where there is none. */
 function beforeSigmoid(value: Value): Value {
-  const node = value.producer;
-  return node?.domain === '' && node.op === 'Sigmoid' ? node.input(0) : value;
+  let rearranged: Node | undefined;
+  let at = value;
+  for (let node = at.producer; node !== undefined && node.domain === ''; node = at.producer) {
+    if (node.op === 'Sigmoid') return rearranged === undefined ? node.input(0) : refuse(node, rearranged);
+    if (REARRANGED.has(node.op)) rearranged = node;
+    else if (!SAME.has(node.op)) break;
+    at = node.input(0);
+    if (!isFloat(dtypeOf(at) ?? 'float32')) break;
+  }
+  return value;
+}
+
+function refuse(sigmoid: Node, behind: Node): never {
+  return fail('E_UNSUPPORTED', {
+    message: `The output holds probabilities, and bce-with-logits reads scores: between it and its Sigmoid there is ${behind.op}`,
+    where: sigmoid.label,
+    remedy:
+      'Export the model with its scores as an output, or say that these are scores: --loss-set input=logits',
+  });
 }

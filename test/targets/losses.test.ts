@@ -253,19 +253,24 @@ describe('losses', () => {
   });
 
   it('reads binary scores before the Sigmoid that ends the model, unless they are said to be scores', () => {
-    const reads = (config: Record<string, unknown>): boolean => {
+    const reads = (config: Record<string, unknown>, behind = (_: Builder, y: Value) => y): boolean => {
       const model = new Model(new Graph());
       model.opsets.set('', 17);
       const x = model.graph.addInput(new Value({ name: 'x', type: tensorType('float32', ['n', 1, 4, 5]) }));
       const b = new Builder(model);
       const mask = b.op.Sigmoid(x);
+      const output = behind(b, mask);
       applyEdit({ label: 'model', graph: model.graph, add: { nodes: b.nodes, at: 'end' } });
-      model.graph.addOutput('mask', mask);
+      model.graph.addOutput('mask', output);
       const loss = lossById('bce-with-logits').configure(config);
       addObjective(model, loss, new PublicNames(model), new Map());
-      return mask.users.size === 0;
+      return [...output.users].length === 0;
     };
     expect([reads({}), reads({ input: 'logits' })]).toEqual([true, false]);
+    expect(reads({}, (b, y) => b.op.Identity(b.op.Cast(y, { to: 'float16' })))).toBe(true);
+    const squeezed = (b: Builder, y: Value) => b.op.Squeeze(y, [1]);
+    expect(() => reads({}, squeezed)).toThrow(/probabilities.*Squeeze.*input=logits/s);
+    expect(reads({ input: 'logits' }, squeezed)).toBe(false);
   });
 
   it('computes no one-hot and no log-softmax tensor', () => {
