@@ -6,6 +6,7 @@ import type { Value } from '../../src/graph.js';
 import { readPayload } from '../../src/onnx/index.js';
 import type { Tensor, TensorData } from '../../src/tensor.js';
 import { byteSize, countOf, isFloat } from '../../src/types.js';
+import { sizeAt } from '../../src/value-type.js';
 import { type HostTensor, loadTensor, numbersOf, tensorOfNumbers } from '../host-tensor.js';
 import type { FormulaEvaluator } from './evaluator.js';
 import { type Fidelity, FidelityMeter } from './fidelity.js';
@@ -82,15 +83,15 @@ export class FoldedData implements TensorData {
   async #factors(): Promise<Factors | undefined> {
     const { task, base, evaluator, computeDtype } = this;
     const inFloats = base.dtype === 'float32' && computeDtype === 'float32';
-    if (!inFloats || task.blocks === undefined || base.dims.length !== 2) return undefined;
+    if (!inFloats || base.dims.length !== 2) return undefined;
     const formula = factorsOf(task.formula);
-    if (formula === undefined) return undefined;
+    const rank = sizeAt(formula?.graph.outputs[0]?.value, 0);
+    if (formula === undefined || rank === undefined || rank > MAX_RANK) return undefined;
     const names = new Set(formula.graph.inputs.map(({ name }) => name));
     const operands = [...(await this.#operands())].filter(([name]) => names.has(name));
     const { left, right } = await evaluator.runAll(formula, Object.fromEntries(operands));
     const [rows = 0, columns = 0] = base.dims;
-    const [rank = 0] = left?.dims ?? [];
-    if (left === undefined || right === undefined || rank > MAX_RANK) return undefined;
+    if (left === undefined || right === undefined) return undefined;
     // A product of one row or one column may be added to all of them.
     if (left.dims.join() !== `${rank},${rows}` || right.dims.join() !== `${rank},${columns}`)
       return undefined;
