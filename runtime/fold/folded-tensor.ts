@@ -11,7 +11,7 @@ import { type HostTensor, loadTensor, numbersOf, tensorOfNumbers } from '../host
 import type { FormulaEvaluator } from './evaluator.js';
 import { type Fidelity, FidelityMeter } from './fidelity.js';
 import type { Factors, LowRankKernel } from './low-rank/kernel.js';
-import { factorsOf } from './low-rank/split.js';
+import { factorsOf, LEFT, RIGHT } from './low-rank/split.js';
 import { type Floats, roundTo } from './rounding.js';
 import { sliceAxis } from './slice.js';
 
@@ -89,7 +89,8 @@ export class FoldedData implements TensorData {
     if (formula === undefined || rank === undefined || rank > MAX_RANK) return undefined;
     const names = new Set(formula.graph.inputs.map(({ name }) => name));
     const operands = [...(await this.#operands())].filter(([name]) => names.has(name));
-    const { left, right } = await evaluator.runAll(formula, Object.fromEntries(operands));
+    const factors = await evaluator.runAll(formula, Object.fromEntries(operands));
+    const { [LEFT]: left, [RIGHT]: right } = factors;
     const [rows = 0, columns = 0] = base.dims;
     if (left === undefined || right === undefined) return undefined;
     // A product of one row or one column may be added to all of them.

@@ -103,7 +103,7 @@ describe('the kernel', () => {
 
 type Build = (op: Ops, w: Value, A: Value, B: Value) => Value;
 
-/** A formula over `w` [6, 4], `A` [6, 2] and `B` [2, 4]. */
+/** A formula over `w` [6, 4], A [6, 2] and B [2, 4], which are called as some methods call theirs. */
 function formula(build: Build, dims: readonly number[] = [6, 4], dtype: ComputeDType = 'float32'): Model {
   const model = new Model(new Graph());
   model.opsets.set('', 18);
@@ -112,7 +112,7 @@ function formula(build: Build, dims: readonly number[] = [6, 4], dtype: ComputeD
   const [rows = 1, columns = 1] = dims;
   const input = (name: string, shape: readonly number[]) =>
     model.graph.addInput(new Value({ name, type: tensorType(dtype, shape) }));
-  const result = build(builder.op, input('w', dims), input('A', [rows, 2]), input('B', [2, columns]));
+  const result = build(builder.op, input('w', dims), input('left', [rows, 2]), input('right', [2, columns]));
   for (const value of builder.initializers) model.graph.addInitializer(value);
   for (const node of builder.nodes) model.graph.append(node);
   model.graph.addOutput('folded', result);
@@ -180,8 +180,8 @@ describe('formulas', () => {
       const draw = (key: string, dims: readonly number[]) => initTensor(normal(1), 'float32', dims, 3, key);
       const w = draw('w', [37, 29]);
       const tensors = new Map([
-        ['A', draw('A', [37, 2])],
-        ['B', draw('B', [2, 29])],
+        ['left', draw('A', [37, 2])],
+        ['right', draw('B', [2, 29])],
       ]);
       const evaluator = new FormulaEvaluator();
       try {
@@ -223,8 +223,8 @@ describe('numbers at the edge', () => {
     try {
       const weight = tensorOf('float32', [2, 2], w);
       const tensors = new Map([
-        ['A', tensorOf('float32', [2, 2], A)],
-        ['B', tensorOf('float32', [2, 2], B)],
+        ['left', tensorOf('float32', [2, 2], A)],
+        ['right', tensorOf('float32', [2, 2], B)],
       ]);
       const { updated } = foldOf(build, evaluator, weight, tensors);
       return { numbers: await collect(updated, weight), fidelity: updated.fidelity };

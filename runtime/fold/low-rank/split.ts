@@ -11,9 +11,9 @@ import { Builder } from '../../../src/ops/builder.js';
 import { countOf } from '../../../src/types.js';
 import { rankOf } from '../../../src/value-type.js';
 
-/** Outputs of the formula of the factors. */
-export const LEFT = 'left';
-export const RIGHT = 'right';
+/** Outputs of the formula of the factors. No parameter of a method is called so. */
+export const LEFT = 'left factor';
+export const RIGHT = 'right factor';
 
 interface Product {
   readonly left: Value;
@@ -30,7 +30,7 @@ interface Path {
 }
 
 /**
- * The formula of the factors alone: `left` [rank, rows] and `right` [rank, columns], whose product `leftᵀ right` is what
+ * The formula of the factors alone: `LEFT` [rank, rows] and `RIGHT` [rank, columns], whose product `LEFTᵀ RIGHT` is what
  * the formula adds to its input `w`.
  * @param formula of a matrix
  * @returns undefined for formulas of another form
