@@ -11,6 +11,7 @@ import { type HostTensor, loadTensor, numbersOf, tensorOfNumbers } from '../host
 import type { FormulaEvaluator } from './evaluator.js';
 import { type Fidelity, FidelityMeter } from './fidelity.js';
 import type { Factors, LowRankKernel } from './low-rank/kernel.js';
+import { TILE_ROWS } from './low-rank/program.js';
 import { factorsOf, LEFT, RIGHT } from './low-rank/split.js';
 import { type Floats, roundTo } from './rounding.js';
 import { sliceAxis } from './slice.js';
@@ -109,8 +110,9 @@ export class FoldedData implements TensorData {
   async *#updated(kernel: LowRankKernel, factors: Factors, meter: FidelityMeter): AsyncGenerator<Uint8Array> {
     const { lanes } = this.evaluator;
     const { rows, columns } = factors;
+    const step = TILE_ROWS * Math.max(1, Math.floor(rowsOfBlock(columns) / TILE_ROWS));
     for (let row = 0; row < rows; ) {
-      const count = Math.min(rowsOfBlock(columns), rows - row);
+      const count = Math.min(step, rows - row);
       const block = kernel.input(factors, count);
       this.#readRows(block, row);
       const sums = kernel.update(factors, row, count);
