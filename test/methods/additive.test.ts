@@ -17,7 +17,9 @@ import { readModel } from '../../src/onnx/index.js';
 import type { Tensor } from '../../src/tensor.js';
 import { parseModel } from '../../src/text/index.js';
 import { randomParameters } from '../helpers/adapters.js';
+import { difference, tokensFor } from '../helpers/combining.js';
 import { modelFixture } from '../helpers/fixtures.js';
+import { runModel, numbers as valuesOf } from '../helpers/run.js';
 
 let folder: string;
 beforeAll(() => {
@@ -139,6 +141,21 @@ describe('places', () => {
 });
 
 describe('what cannot be', () => {
+  it('a prefix may be longer than the sequence of a static export', async () => {
+    const fixed = load('bert.dynamo.static');
+    const entry = { method: 'prefix', config: { length: 40 } };
+    const { record } = await insert(load('bert.dynamo.static'), entry);
+    const tensors = randomParameters(record);
+    const feeds = tokensFor(fixed, 1);
+    const free = load('bert.dynamo.dynamic');
+    for (const model of [fixed, free]) attachAdapter(model, record, tensors);
+    const outputs = await Promise.all([fixed, free].map((model) => runModel(model, feeds)));
+    const [a, b] = outputs.map((values) => valuesOf(Object.values(values)[0])) as [number[], number[]];
+    expect(difference(a, b)).toBeLessThan(1e-5);
+    const base = valuesOf(Object.values(await runModel(load('bert.dynamo.static'), feeds))[0]);
+    expect(difference(a, base)).toBeGreaterThan(1e-2);
+  });
+
   it('a prefix needs attention, which is taken apart where it is one operator', async () => {
     const { opened, record } = await insert(load('gpt2.dynamo.opset23'), { method: 'prefix' });
     expect(opened).toHaveLength(2);

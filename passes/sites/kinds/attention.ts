@@ -1,8 +1,8 @@
 import { fail } from '../../../src/errors.js';
 import type { Value } from '../../../src/graph.js';
 import type { Ops } from '../../../src/ops/ops.generated.js';
-import { DTYPE_CODES, type DType } from '../../../src/types.js';
-import { dtypeOf, rankOf, sizeAt } from '../../../src/value-type.js';
+import { type Dim, DTYPE_CODES, type DType, tensorType } from '../../../src/types.js';
+import { dtypeOf, rankOf, shapeOf, sizeAt } from '../../../src/value-type.js';
 import type { AttentionSite } from '../site.js';
 import type { AttentionDims } from '../views.js';
 import type { Kind } from './kind.js';
@@ -52,7 +52,7 @@ export const attention: Kind<AttentionSite> = {
             at: { before: softmax },
             redirects: [
               { from: scores, to: joint, only: at(softmax, 0) },
-              { from: weights, to: op.Slice(weights, [length], [END], [-1]) },
+              { from: weights, to: columns(op, weights, [length, END], shapeOf(weights)?.at(-1) ?? null) },
             ],
             retyped: [weights],
           };
@@ -61,7 +61,7 @@ export const attention: Kind<AttentionSite> = {
           const length = lengthOf(values, site);
           const own = product.node.output(0);
           const dtype = dtypeOf(own);
-          const share = byHead(op, typed(op, op.Slice(weights, [0], [length], [-1]), dtype), site);
+          const share = byHead(op, typed(op, columns(op, weights, [0, length], length), dtype), site);
           const mixed = op.MatMul(share, typed(op, repeated(op, values, site), dtype));
           const added = likeRank(op, mixed, own);
           return {
@@ -74,6 +74,15 @@ export const attention: Kind<AttentionSite> = {
     };
   },
 };
+
+/** `size` columns of the weights, whose type says nothing of the new keys yet. */
+function columns(op: Ops, weights: Value, [start, end]: readonly [number, number], size: Dim | null): Value {
+  const cut = op.Slice(weights, [start], [end], [-1]);
+  const shape = shapeOf(weights);
+  const dtype = dtypeOf(weights);
+  if (shape !== undefined && dtype !== undefined) cut.type = tensorType(dtype, [...shape.slice(0, -1), size]);
+  return cut;
+}
 
 /** [batch·heads, …] as [batch, heads, …]. */
 function byHead(op: Ops, value: Value, { heads }: AttentionSite): Value {
