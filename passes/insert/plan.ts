@@ -17,7 +17,7 @@ import type { Preset } from '../presets/preset.js';
 import { expandEntries } from '../presets/registry.js';
 import { findSites } from '../sites/index.js';
 import { dimsOf } from '../sites/kinds/index.js';
-import { whyHidden } from '../sites/opened.js';
+import { closed, whyHidden } from '../sites/opened.js';
 import type { Site, SiteKind } from '../sites/site.js';
 import { modulePath, selectSites, type Targeting } from '../sites/targeting.js';
 import type { InsertEntry } from './entry.js';
@@ -77,7 +77,8 @@ export function planInsert(
   const expanded = expandEntries(entries, { methods, presets });
   const plan: InsertPlan[] = expanded.map((entry, index) => {
     requireKinds(model, found, entry.method);
-    return planEntry(found, index, entry.method, entry);
+    const planned = planEntry(found, index, entry.method, entry);
+    return { ...planned, skipped: [...planned.skipped, ...unopened(model, entry.method)] };
   });
   return {
     entries: plan.flatMap((part) => part.entries),
@@ -105,6 +106,15 @@ function requireKinds(model: Model, found: readonly Site[], method: Method): voi
       method.otherwise ??
       'See peft-compile inspect for what the model has; a static or fused export may hide it',
   });
+}
+
+/** Operators that stay closed: nothing says which modules are inside, so targets cannot leave them out. */
+function unopened(model: Model, method: Method): SkippedSite[] {
+  return closed(model, targetKindsOf(method)).map(({ node, reason }) => ({
+    path: node.label,
+    method: method.id,
+    reason: `it cannot be taken apart: ${reason}`,
+  }));
 }
 
 function planEntry(found: readonly Site[], entry: number, method: Method, given: InsertEntry): InsertPlan {

@@ -98,3 +98,14 @@ export function whyHidden(model: Model, kinds: Iterable<string>): string | undef
   if (node === undefined) return undefined;
   return `${node.label} cannot be taken apart: ${whyNotExpanded(model, node) ?? 'its form has no formula'}`;
 }
+
+/** Operators that hide sites of these kinds and have no formula, with the reasons. */
+export function closed(
+  model: Model,
+  kinds: Iterable<string>,
+): { readonly node: Node; readonly reason: string }[] {
+  return hiding(model, kinds).flatMap((node) => {
+    const reason = whyNotExpanded(model, node);
+    return reason === undefined ? [] : [{ node, reason }];
+  });
+}

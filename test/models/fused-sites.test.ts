@@ -175,6 +175,25 @@ describe('a method that acts inside fused attention', () => {
     ).toBeLessThanOrEqual(2e-5);
   });
 
+  it('leaves an operator without a formula alone beside one that has it, and says so', () => {
+    const some = (count: number) => Array.from({ length: count }, (_, i) => (i % 7) / 10).join(', ');
+    const model = parseModel(`<ir_version: 8, opset_import: ["": 17, "com.microsoft": 1]>
+one (float[1,1,8] x) => (float[1,1,8] y) <float[8,24] w = {${some(192)}}, float[24] b = {${some(24)}}> {
+  a = com.microsoft.Attention <num_heads = 2> (x, w, b)
+  y = com.microsoft.DecoderMaskedMultiHeadAttention <num_heads = 2> (a, a, a)
+}`);
+    const { opened, skipped, record } = insert(model, prefix);
+    expect(opened).toHaveLength(1);
+    expect(record.sites).toHaveLength(1);
+    expect(skipped).toEqual([
+      {
+        path: expect.stringContaining('DecoderMaskedMultiHeadAttention'),
+        method: 'prefix',
+        reason: expect.stringMatching(/cannot be taken apart: it decodes one token/),
+      },
+    ]);
+  });
+
   it('is refused before anything changes where no formula is known', () => {
     const { path } = fixture('bert.optimizer.multi-head');
     const model = readModel(path);
