@@ -114,6 +114,8 @@ export async function fold(options: FoldOptions): Promise<FoldReport> {
   const history = foldHistory(base);
   // A folder of PEFT says nothing of its base's weights: there is nothing to compare a digest with.
   const digest = adapter.record.base === undefined ? undefined : digestAside(base);
+  // One that fails says so when it is asked for.
+  digest?.catch(() => {});
   const check = async (): Promise<void> => {
     const found = await digest;
     if (options.anyBase !== true) checkBase(base, found, adapter, history);

@@ -62,6 +62,19 @@ describe('the base', () => {
     expect(bytes()).toEqual(before);
   });
 
+  // A digest that fails while nobody waits for it would end the process (here: fail the run of the tests).
+  test('ends the fold, and nothing else, when it cannot be read', async () => {
+    const adapter = await adapterOf(readModel(base), ['query']);
+    const model = readModel(base);
+    const broken = () => {
+      throw new Error('the disk is broken');
+    };
+    for (const value of model.graph.initializers)
+      if (value.name === 'bert.embeddings.word_embeddings.weight' && value.tensor !== undefined)
+        value.tensor = { ...value.tensor, data: { byteLength: value.tensor.data.byteLength, read: broken } };
+    await expect(fold({ model, adapter, out: join(folder, 'out.onnx') })).rejects.toThrow('disk is broken');
+  });
+
   test('keeps its data file when a new one would get its name', async () => {
     const adapter = await adapterOf(readModel(base), ['query']);
     const before = bytes();
