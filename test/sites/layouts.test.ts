@@ -372,3 +372,22 @@ test('dynamic quantisation: x and y are the floats around the integers', () => {
     { path: 'fc', x, y: biased, inDim: 8, outDim: 5, dtype: 'float32', weight: { storage: 'packed' } },
   ]);
 });
+
+test('a linear that reads the transpose of a weight is a module of its own', async () => {
+  const s = new Sketch();
+  const x = s.input('x', [2, 4]);
+  const w = s.weight('code.weight', floats([4, 3]));
+  const code = s.node('MatMul', [x, w]);
+  const again = s.node('MatMul', [x, w]);
+  const back = s.node('MatMul', [code, s.node('Transpose', [w])]);
+  s.output(again, [2, 3]);
+  s.output(back, [2, 4]);
+  const sites = findWeightSites(s.model) as LinearSite[];
+  expect(sites.map(({ inDim, outDim, callOf }) => [inDim, outDim, callOf])).toEqual([
+    [4, 3, undefined],
+    [4, 3, 'code'],
+    [3, 4, undefined],
+  ]);
+  expect(new Set(sites.map(({ path }) => path)).size).toBe(3);
+  for (const site of sites) await expectLinear(s, site, { x: feed([2, 4]) });
+});

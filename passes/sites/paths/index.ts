@@ -123,6 +123,7 @@ function resolve(
     const sameModule =
       owner !== undefined &&
       owner.kind === draft.kind &&
+      sameSide(owner, draft) &&
       (owner.weight.value === draft.weight.value ||
         (best.confidence >= SECOND_CHOICE && twins(owner, draft)));
     const untaken = own.filter(({ path }) => !owners.has(path));
@@ -142,6 +143,11 @@ function resolve(
     };
   }
   return named.filter((one) => one !== undefined);
+}
+
+/** A module that reads the transpose of another's weight (tied autoencoders) is no call of it: other sizes, other updates. */
+function sameSide(a: Draft, b: Draft): boolean {
+  return a.kind !== 'linear' || b.kind !== 'linear' || a.weight.transposed === b.weight.transposed;
 }
 
 function numbered(path: string, owners: ReadonlyMap<string, Draft>): string {
