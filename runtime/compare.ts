@@ -1,6 +1,6 @@
 /** Differences between two tensors, and the tolerance that rounding explains. */
 import { fail } from '../src/errors.js';
-import { walkGraphs, walkNodes } from '../src/graph.js';
+import { type Node, walkGraphs, walkNodes } from '../src/graph.js';
 import type { Model } from '../src/model.js';
 import { type DType, isFloat } from '../src/types.js';
 import { type HostTensor, numbersOf } from './host-tensor.js';
@@ -76,16 +76,34 @@ const UNIT_ROUNDOFF: Partial<Record<DType, number>> = {
   bfloat16: 2 ** -8,
 };
 
-/** Ops that sum products: where rounding errors of a network come from. */
-const CONTRACTIONS = new Set([
-  'MatMul',
-  'Gemm',
-  'Conv',
-  'ConvTranspose',
-  'Einsum',
-  'FusedMatMul',
-  'Attention',
-]);
+/** Ops that sum products, where rounding errors of a network come from, and how many such sums follow one another in them. */
+const CONTRACTIONS: Readonly<Record<string, number>> = {
+  MatMul: 1,
+  Gemm: 1,
+  Conv: 1,
+  ConvTranspose: 1,
+  Einsum: 1,
+  MatMulInteger: 1,
+  QLinearMatMul: 1,
+  FusedMatMul: 1,
+  FusedGemm: 1,
+  FusedConv: 1,
+  MatMulNBits: 1,
+  MatMulBnb4: 1,
+  DynamicQuantizeMatMul: 1,
+  MatMulIntegerToFloat: 1,
+  // Scores and values.
+  Attention: 2,
+  MultiHeadAttention: 2,
+  GroupQueryAttention: 2,
+  // With the projection before them.
+  'com.microsoft.Attention': 3,
+  QAttention: 3,
+};
+
+function contractionsOf({ domain, op }: Node): number {
+  return CONTRACTIONS[`${domain}.${op}`] ?? CONTRACTIONS[op] ?? 0;
+}
 
 /**
  * Relative tolerance for outputs of two ways to compute the same function: c·u·√(K·L). u is the unit roundoff of the
@@ -109,7 +127,7 @@ export function defaultTolerance(...models: readonly Model[]): number {
     for (const { type } of [...model.graph.inputs, ...model.graph.outputs])
       if (type?.kind === 'tensor' && isFloat(type.dtype)) note(type.dtype);
     let count = 0;
-    for (const node of walkNodes(model.graph)) if (CONTRACTIONS.has(node.op)) count++;
+    for (const node of walkNodes(model.graph)) count += contractionsOf(node);
     contractions = Math.max(contractions, count);
   }
   return 4 * roundoff * Math.sqrt(longest * contractions);
