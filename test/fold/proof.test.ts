@@ -1,13 +1,16 @@
 /** The structure proof against merged files that changed in one thing too many. */
-import { describe, expect, test } from 'vitest';
+import { join } from 'node:path';
+import { beforeAll, describe, expect, test } from 'vitest';
 import { proveFold } from '../../runtime/fold/proof.js';
 import { type Attribute, attr } from '../../src/attribute.js';
 import { cloneModel } from '../../src/clone.js';
-import { type Graph, type Node, walkGraphs, walkNodes } from '../../src/graph.js';
-import type { Model } from '../../src/model.js';
-import { decodeModel, encodeModel } from '../../src/onnx/index.js';
+import { Graph, type Node, Value, walkGraphs, walkNodes } from '../../src/graph.js';
+import { initTensor, normal } from '../../src/initializer.js';
+import { Model } from '../../src/model.js';
+import { decodeModel, encodeModel, readModel, writeModel } from '../../src/onnx/index.js';
 import { type Tensor, tensorOfBytes } from '../../src/tensor.js';
 import { parseModel } from '../../src/text/index.js';
+import { scratch } from '../onnx/support.js';
 
 const BASE = `<ir_version: 8, opset_import: ["": 17, "local": 1, "my": 1]>
 g (float[2,4] x, bool c) => (float[2,4] y)
@@ -127,5 +130,36 @@ describe('the proof of a fold', () => {
     const { base, merged, planned } = pair();
     cheat(merged);
     expect(proveFold(base, decodeModel(encodeModel(merged)), planned).holds).toBe(false);
+  });
+});
+
+describe('weights in a file that base and merged model share', () => {
+  const folder = scratch();
+  const path = join(folder, 'base.onnx');
+  const read = (): Model => readModel(path);
+  const initializer = (model: Model, name: string): Value => {
+    for (const value of model.graph.initializers) if (value.name === name) return value;
+    throw new Error(`no initializer ${name}`);
+  };
+
+  beforeAll(async () => {
+    const random = (key: string): Tensor => initTensor(normal(1), 'float32', [64, 64], 1, key);
+    const graph = new Graph();
+    for (const name of ['a', 'b']) graph.addInitializer(new Value({ name, tensor: random(name) }));
+    await writeModel(new Model(graph), path, { externalData: 'file' });
+  });
+
+  test('are equal where they are the same bytes of it', () => {
+    expect(proveFold(read(), read(), new Set())).toMatchObject({ holds: true, untouched: 2 });
+  });
+
+  test('are compared where they stand elsewhere in it', () => {
+    const merged = read();
+    const [a, b] = [initializer(merged, 'a'), initializer(merged, 'b')];
+    [a.tensor, b.tensor] = [b.tensor, a.tensor];
+    expect(proveFold(read(), merged, new Set())).toMatchObject({
+      holds: false,
+      differences: [expect.stringContaining("tensor 'a'"), expect.stringContaining("tensor 'b'")],
+    });
   });
 });
