@@ -109,8 +109,23 @@ interface FoldRecord {
  */
 export async function fold(options: FoldOptions): Promise<FoldReport> {
   const base = typeof options.model === 'string' ? readModel(options.model) : options.model;
-  const adapter = await oneAdapter(base, options);
   if (options.out !== undefined) refuseBaseFiles(base, writtenFiles(options.out, options.write));
+  // Its thread starts while the adapter is read and the fold is planned. A dry run computes nothing.
+  const evaluator = options.out === undefined ? undefined : new FormulaEvaluator(options.session);
+  try {
+    return await foldInto(base, await oneAdapter(base, options), options, evaluator);
+  } finally {
+    await evaluator?.close();
+  }
+}
+
+/** Plans and folds, with the check of the base beside it. */
+async function foldInto(
+  base: Model,
+  adapter: AdapterFile,
+  options: FoldOptions,
+  evaluator: FormulaEvaluator | undefined,
+): Promise<FoldReport> {
   const history = foldHistory(base);
   // A folder of PEFT says nothing of its base's weights: there is nothing to compare a digest with.
   const digest = adapter.record.base === undefined ? undefined : digestAside(base);
@@ -120,8 +135,6 @@ export async function fold(options: FoldOptions): Promise<FoldReport> {
     const found = await digest;
     if (options.anyBase !== true) checkBase(base, found, adapter, history);
   };
-  // Its thread starts while the fold is planned. A dry run computes nothing.
-  const evaluator = options.out === undefined ? undefined : new FormulaEvaluator(options.session);
   try {
     // The digest that the check insists on is known before the base is hashed.
     const baseDigest = options.anyBase === true ? await digest : adapter.record.base;
@@ -130,8 +143,6 @@ export async function fold(options: FoldOptions): Promise<FoldReport> {
     // Whatever else went wrong, the wrong base is what to mend first.
     await check();
     throw cause;
-  } finally {
-    await evaluator?.close();
   }
 }
 
