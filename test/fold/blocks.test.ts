@@ -1,30 +1,18 @@
 /** Evaluation in blocks: the cut of a formula, and that rows computed one by one are the rows of the whole. */
 import { describe, expect, test } from 'vitest';
-import type { AdapterParam } from '../../passes/adapter-record.js';
 import { blockAxes } from '../../passes/fold/blocks.js';
 import { FormulaEvaluator } from '../../runtime/fold/evaluator.js';
 import { FoldedData } from '../../runtime/fold/folded-tensor.js';
 import { loadTensor, numbersOf } from '../../runtime/host-tensor.js';
-import { Graph, Value } from '../../src/graph.js';
+import { Value } from '../../src/graph.js';
 import { initTensor, normal } from '../../src/initializer.js';
-import { Model } from '../../src/model.js';
-import { Builder } from '../../src/ops/builder.js';
+import type { Model } from '../../src/model.js';
 import type { Ops } from '../../src/ops/ops.generated.js';
-import { tensorType } from '../../src/types.js';
+import { formulaOf, trainedParam } from '../helpers/formulas.js';
 
 /** A formula over `w` [6, 4] (stored), `A` [4, 2] and `B` [2, 6] as methods see them. */
-function formula(build: (op: Ops, w: Value, A: Value, B: Value) => Value): Model {
-  const model = new Model(new Graph());
-  model.opsets.set('', 18);
-  const builder = new Builder(model);
-  const input = (name: string, dims: readonly number[]) =>
-    model.graph.addInput(new Value({ name, type: tensorType('float32', dims) }));
-  const result = build(builder.op, input('w', [6, 4]), input('A', [4, 2]), input('B', [2, 6]));
-  for (const value of builder.initializers) model.graph.addInitializer(value);
-  for (const node of builder.nodes) model.graph.append(node);
-  model.graph.addOutput('folded', result);
-  return model;
-}
+const formula = (build: (op: Ops, w: Value, A: Value, B: Value) => Value): Model =>
+  formulaOf({ w: [6, 4], A: [4, 2], B: [2, 6] }, (op, { w, A, B }) => build(op, w, A, B));
 
 const axesOf = (model: Model) => Object.fromEntries(blockAxes(model) ?? [['none', -1]]);
 
@@ -78,38 +66,20 @@ describe('a folded weight', () => {
       ['A', random('A', [columns, rank])],
       ['B', random('B', [rank, rows])],
     ]);
-    const model = new Model(new Graph());
-    model.opsets.set('', 18);
-    model.irVersion = 8;
-    const builder = new Builder(model);
-    const { op } = builder;
-    const input = (name: string, dims: readonly (number | string)[]) =>
-      model.graph.addInput(new Value({ name, type: tensorType('float32', dims) }));
-    const matrix = op.Transpose(input('w', ['rows', columns]), { perm: [1, 0] });
-    // Not linear in the factors' product, so that the runtime computes it.
-    const delta = op.Tanh(op.MatMul(input('A', [columns, rank]), input('B', [rank, 'rows'])));
-    const folded = op.Transpose(op.Add(matrix, op.Mul(delta, 0.7)), { perm: [1, 0] });
-    for (const value of builder.initializers) model.graph.addInitializer(value);
-    for (const node of builder.nodes) model.graph.append(node);
-    model.graph.addOutput('folded', folded);
-
-    const param = (key: string, shape: number[]): AdapterParam => ({
-      key,
-      name: key,
-      shape,
-      dtype: 'float32',
-      trainable: true,
-      group: 'default',
-      lrScale: 1,
-      weightDecay: true,
+    const shapes = { w: ['rows', columns], A: [columns, rank], B: [rank, 'rows'] };
+    const model = formulaOf(shapes, (op, { w, A, B }) => {
+      const matrix = op.Transpose(w, { perm: [1, 0] });
+      // Not linear in the factors' product, so that the runtime computes it.
+      const delta = op.Tanh(op.MatMul(A, B));
+      return op.Transpose(op.Add(matrix, op.Mul(delta, 0.7)), { perm: [1, 0] });
     });
     const task = {
       target: new Value({ name: 'weight' }),
       sites: ['layer'],
       formula: model,
       inputs: new Map([
-        ['A', { param: param('A', [columns, rank]) }],
-        ['B', { param: param('B', [rank, rows]) }],
+        ['A', { param: trainedParam('A', [columns, rank]) }],
+        ['B', { param: trainedParam('B', [rank, rows]) }],
       ]),
     };
     const evaluator = new FormulaEvaluator();

@@ -1,21 +1,19 @@
 /** Updates of low rank: the kernel against plain arithmetic, what is taken for one, and folds that go through it. */
 import fc from 'fast-check';
 import { describe, expect, test, vi } from 'vitest';
-import type { AdapterParam } from '../../passes/adapter-record.js';
 import type { FoldTask } from '../../passes/fold/plan.js';
 import { FormulaEvaluator } from '../../runtime/fold/evaluator.js';
 import { type ComputeDType, FoldedData } from '../../runtime/fold/folded-tensor.js';
 import { type Factors, LowRankKernel } from '../../runtime/fold/low-rank/kernel.js';
 import { factorsOf } from '../../runtime/fold/low-rank/split.js';
 import { loadTensor, numbersOf } from '../../runtime/host-tensor.js';
-import { Graph, Value } from '../../src/graph.js';
+import { Value } from '../../src/graph.js';
 import { initTensor, normal } from '../../src/initializer.js';
 import { tensorOf } from '../../src/literals.js';
-import { Model } from '../../src/model.js';
-import { Builder } from '../../src/ops/builder.js';
+import type { Model } from '../../src/model.js';
 import type { Ops } from '../../src/ops/ops.generated.js';
 import type { Tensor } from '../../src/tensor.js';
-import { tensorType } from '../../src/types.js';
+import { formulaOf, trainedParam } from '../helpers/formulas.js';
 
 const EPSILON = 2 ** -24;
 
@@ -105,18 +103,9 @@ type Build = (op: Ops, w: Value, A: Value, B: Value) => Value;
 
 /** A formula over `w` [6, 4], A [6, 2] and B [2, 4], which are called as some methods call theirs. */
 function formula(build: Build, dims: readonly number[] = [6, 4], dtype: ComputeDType = 'float32'): Model {
-  const model = new Model(new Graph());
-  model.opsets.set('', 18);
-  model.irVersion = 8;
-  const builder = new Builder(model);
   const [rows = 1, columns = 1] = dims;
-  const input = (name: string, shape: readonly number[]) =>
-    model.graph.addInput(new Value({ name, type: tensorType(dtype, shape) }));
-  const result = build(builder.op, input('w', dims), input('left', [rows, 2]), input('right', [2, columns]));
-  for (const value of builder.initializers) model.graph.addInitializer(value);
-  for (const node of builder.nodes) model.graph.append(node);
-  model.graph.addOutput('folded', result);
-  return model;
+  const shapes = { w: dims, left: [rows, 2], right: [2, columns] };
+  return formulaOf(shapes, (op, { w, left, right }) => build(op, w, left, right), dtype);
 }
 
 const turn = (op: Ops, value: Value): Value => op.Transpose(value, { perm: [1, 0] });
@@ -147,18 +136,13 @@ const OTHERS: Readonly<Record<string, Build>> = {
   'nothing added': (op, w) => op.Identity(w),
 };
 
-function param(key: string, shape: readonly number[]): { readonly param: AdapterParam } {
-  const common = { trainable: true, group: 'default', lrScale: 1, weightDecay: true } as const;
-  return { param: { key, name: key, shape: [...shape], dtype: 'float32', ...common } };
-}
-
 function foldOf(build: Build, evaluator: FormulaEvaluator, w: Tensor, tensors: ReadonlyMap<string, Tensor>) {
   const data = (dtype: ComputeDType) => {
     const task: FoldTask = {
       target: new Value({ name: 'weight' }),
       sites: ['layer'],
       formula: formula(build, w.dims, dtype),
-      inputs: new Map([...tensors].map(([key, { dims }]) => [key, param(key, dims)])),
+      inputs: new Map([...tensors].map(([key, { dims }]) => [key, { param: trainedParam(key, dims) }])),
       blocks: undefined,
     };
     return new FoldedData(task, w, tensors, evaluator, dtype);

@@ -3,15 +3,15 @@ import { expect, test } from 'vitest';
 import type { FoldTask } from '../../passes/fold/plan.js';
 import { FormulaEvaluator } from '../../runtime/fold/evaluator.js';
 import { FoldedData } from '../../runtime/fold/folded-tensor.js';
-import { Graph, Value } from '../../src/graph.js';
+import { factorsOf } from '../../runtime/fold/low-rank/split.js';
+import { Value } from '../../src/graph.js';
 import { initTensor, normal } from '../../src/initializer.js';
-import { Model } from '../../src/model.js';
+import type { Model } from '../../src/model.js';
 import type { Sink } from '../../src/onnx/atomic.js';
 import { pump } from '../../src/onnx/pump.js';
-import { Builder } from '../../src/ops/builder.js';
 import type { Ops } from '../../src/ops/ops.generated.js';
 import type { TensorData } from '../../src/tensor.js';
-import { tensorType } from '../../src/types.js';
+import { formulaOf, trainedParam } from '../helpers/formulas.js';
 
 /** Eight blocks. */
 const [ROWS, COLUMNS, RANK] = [2048, 1024, 2];
@@ -19,40 +19,20 @@ const [ROWS, COLUMNS, RANK] = [2048, 1024, 2];
 type Combine = (op: Ops, w: Value, update: Value) => Value;
 
 /** A formula of any number of rows of `w` and `A`. */
-function formula(combine: Combine): Model {
-  const model = new Model(new Graph());
-  model.opsets.set('', 18);
-  model.irVersion = 8;
-  const builder = new Builder(model);
-  const { op } = builder;
-  const input = (name: string, shape: readonly (number | string)[]) =>
-    model.graph.addInput(new Value({ name, type: tensorType('float32', shape) }));
-  const w = input('w', ['rows', COLUMNS]);
-  const update = op.MatMul(input('A', ['rows', RANK]), input('B', [RANK, COLUMNS]));
-  const result = combine(op, w, update);
-  for (const node of builder.nodes) model.graph.append(node);
-  model.graph.addOutput('folded', result);
-  return model;
-}
+const formula = (combine: Combine): Model =>
+  formulaOf({ w: ['rows', COLUMNS], A: ['rows', RANK], B: [RANK, COLUMNS] }, (op, { w, A, B }) =>
+    combine(op, w, op.MatMul(A, B)),
+  );
 
 function foldedBy(combine: Combine, evaluator: FormulaEvaluator) {
   const tensor = (key: string, dims: readonly number[], seed: number) =>
     initTensor(normal(1), 'float32', dims, seed, key);
   const shapes = { A: [ROWS, RANK], B: [RANK, COLUMNS] };
-  const common = {
-    dtype: 'float32',
-    trainable: true,
-    group: 'default',
-    lrScale: 1,
-    weightDecay: true,
-  } as const;
   const task: FoldTask = {
     target: new Value({ name: 'weight' }),
     sites: ['layer'],
     formula: formula(combine),
-    inputs: new Map(
-      Object.entries(shapes).map(([key, shape]) => [key, { param: { key, name: key, shape, ...common } }]),
-    ),
+    inputs: new Map(Object.entries(shapes).map(([key, shape]) => [key, { param: trainedParam(key, shape) }])),
     blocks: new Map(Object.entries({ w: 0, A: 0 })),
   };
   return (seed: number): FoldedData => {
@@ -77,7 +57,8 @@ class SlowSink implements Sink {
 }
 
 const sum: Combine = (op, w, update) => op.Add(w, update);
-const difference: Combine = (op, w, update) => op.Sub(w, update);
+/** Not linear in the product. */
+const bounded: Combine = (op, w, update) => op.Add(w, op.Tanh(update));
 
 async function written(payloads: readonly TensorData[]): Promise<Buffer> {
   const sink = new SlowSink();
@@ -89,9 +70,10 @@ async function written(payloads: readonly TensorData[]): Promise<Buffer> {
 }
 
 test.each([
-  ['the kernel of low rank', sum],
-  ['the runtime', difference],
-])('blocks by %s are not overwritten before they are on the disk', async (_, combine) => {
+  { by: 'the kernel of low rank', combine: sum, lowRank: true },
+  { by: 'the runtime', combine: bounded, lowRank: false },
+])('blocks by $by are not overwritten before they are on the disk', async ({ combine, lowRank }) => {
+  expect(factorsOf(formula(combine)) !== undefined).toBe(lowRank);
   const evaluator = new FormulaEvaluator();
   try {
     const folded = foldedBy(combine, evaluator);

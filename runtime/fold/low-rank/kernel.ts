@@ -77,19 +77,9 @@ export class LowRankKernel {
     const rightAt = SUMS_BYTES;
     const leftAt = rightAt + right.byteLength;
     this.#run(this.#load(factors), count, columns, leftAt + 4 * row, 4 * rows, rank, rightAt, 0);
-    const squares = new Float64Array(this.#memory.buffer, 0, 4) as unknown as [
-      number,
-      number,
-      number,
-      number,
-    ];
+    const [base0 = 0, base1 = 0, delta0 = 0, delta1 = 0] = new Float64Array(this.#memory.buffer, 0, 4);
     const changed = new Int32Array(this.#memory.buffer, 32, 4).reduce((sum, lane) => sum + lane, 0);
-    return {
-      base: squares[0] + squares[1],
-      delta: squares[2] + squares[3],
-      unchanged: count * columns - changed,
-      lost: 0,
-    };
+    return { base: base0 + base1, delta: delta0 + delta1, unchanged: count * columns - changed, lost: 0 };
   }
 
   /** Puts the factors into memory unless they are there; the address behind them. */
