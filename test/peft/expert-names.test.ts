@@ -2,18 +2,15 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import ort from 'onnxruntime-node';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { findSites } from '../../passes/sites/index.js';
 import type { LinearSite } from '../../passes/sites/site.js';
-import { fold } from '../../runtime/fold/fold.js';
 import type { Value } from '../../src/graph.js';
 import { readModel, writeModel } from '../../src/onnx/index.js';
 import { parseModel } from '../../src/text/index.js';
-import { fixturePath, numbersOf, readTensors } from '../helpers/fixtures.js';
-import { numbers, runModel } from '../helpers/run.js';
+import { fixturePath } from '../helpers/fixtures.js';
 import { refuses } from '../runtime/refuses.js';
-import { relativeError } from './folders.js';
+import { foldedError, TOLERANCE } from './expert-folds.js';
 
 let folder: string;
 beforeAll(() => {
@@ -43,45 +40,21 @@ async function anonymous(name: string): Promise<string> {
   return path;
 }
 
-/** Difference of the folded model's logits from those that peft's merged model gives. */
-async function foldedError(
-  model: string,
-  name: string,
-  map: Readonly<Record<string, string>> = {},
-): Promise<number> {
-  const out = join(folder, 'merged.onnx');
-  const adapter = fixturePath('peft-experts', name);
-  const { proof } = await fold({ model, adapter, out, peft: { map }, force: true });
-  expect(proof?.holds).toBe(true);
-  const tensors = readTensors(fixturePath('zoo', `${name}.safetensors`));
-  const feeds = Object.fromEntries(
-    ['input_ids', 'attention_mask'].map((input) => {
-      const { bytes, shape } = tensors.get(`case0.${input}`)!;
-      return [input, new ort.Tensor('int64', new BigInt64Array(bytes.buffer as ArrayBuffer), [...shape])];
-    }),
-  );
-  const { logits } = await runModel(readModel(out), feeds);
-  const expected = readTensors(fixturePath('peft-experts', 'logits.safetensors')).get(name)!;
-  return relativeError(numbers(logits), Array.from(numbersOf(expected)));
-}
-
-const TOLERANCE = 1e-5;
-
 it('of Mixtral by the dynamo exporter, as merge_and_unload has it', async () => {
   const model = fixturePath('zoo', 'mixtral.dynamo.dynamic.onnx');
-  expect(await foldedError(model, 'mixtral')).toBeLessThanOrEqual(TOLERANCE);
+  expect(await foldedError(model, 'mixtral', join(folder, 'merged.onnx'))).toBeLessThanOrEqual(TOLERANCE);
 });
 
 it.each(['ts', 'dynamo'])('of Mixtral by %s without any name: by sizes and order', async (exporter) => {
   const model = await anonymous(`mixtral.${exporter}.dynamic`);
-  expect(await foldedError(model, 'mixtral')).toBeLessThanOrEqual(TOLERANCE);
+  expect(await foldedError(model, 'mixtral', join(folder, 'merged.onnx'))).toBeLessThanOrEqual(TOLERANCE);
 });
 
 it('are listed where sizes fit several, and a map says which is which', async () => {
   const model = await anonymous('experts.dynamo.dynamic');
   const parameter = 'model.layers.0.mlp.batched_experts.down_proj';
   await refuses(
-    () => foldedError(model, 'experts'),
+    () => foldedError(model, 'experts', join(folder, 'merged.onnx')),
     'E_NO_MATCH',
     /'experts_0' \(3 of 16 to 12\), 'experts_1' \(3 of 12 to 16\).*--map map\.json with \{"model\.layers\.0\.mlp\.batched_experts\.down_proj": "experts_0"\}/,
   );
@@ -92,7 +65,9 @@ it('are listed where sizes fit several, and a map says which is which', async ()
   const found = findSites(readModel(model)).map(({ path }) => path);
   const w1 = paths.flatMap((path, i) => (path.endsWith('.w1') ? [[path, found[i] as string]] : []));
   const map = { ...Object.fromEntries(w1), [parameter]: 'experts_1' };
-  expect(await foldedError(model, 'experts', map)).toBeLessThanOrEqual(TOLERANCE);
+  expect(await foldedError(model, 'experts', join(folder, 'merged.onnx'), map)).toBeLessThanOrEqual(
+    TOLERANCE,
+  );
 });
 
 /** Two tensors of two experts each, multiplied one after the other below `module`. */

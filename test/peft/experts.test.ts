@@ -2,19 +2,14 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import ort from 'onnxruntime-node';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { fold } from '../../runtime/fold/fold.js';
 import { readPeft } from '../../runtime/peft/read.js';
 import { writePeft } from '../../runtime/peft/write.js';
 import { readModel } from '../../src/onnx/index.js';
-import { fixturePath, numbersOf, readTensors } from '../helpers/fixtures.js';
-import { numbers, runModel } from '../helpers/run.js';
-import { relativeError } from './folders.js';
+import { fixturePath } from '../helpers/fixtures.js';
+import { foldedError, TOLERANCE } from './expert-folds.js';
 
-const TOLERANCE = 1e-5;
 const place = (name: string) => fixturePath('peft-experts', name);
-const expected = readTensors(place('logits.safetensors'));
 
 let folder: string;
 beforeAll(() => {
@@ -28,18 +23,7 @@ it.each([
   ['experts', 'dynamo'],
 ])('%s of the exporter %s', async (name, exporter) => {
   const model = fixturePath('zoo', `${name}.${exporter}.dynamic.onnx`);
-  const out = join(folder, `${name}.${exporter}.onnx`);
-  const { proof } = await fold({ model, adapter: place(name), out });
-  expect(proof?.holds).toBe(true);
-  const tensors = readTensors(fixturePath('zoo', `${name}.safetensors`));
-  const feeds = Object.fromEntries(
-    ['input_ids', 'attention_mask'].map((input) => {
-      const { bytes, shape } = tensors.get(`case0.${input}`)!;
-      return [input, new ort.Tensor('int64', new BigInt64Array(bytes.buffer as ArrayBuffer), [...shape])];
-    }),
-  );
-  const { logits } = await runModel(readModel(out), feeds);
-  const error = relativeError(numbers(logits), Array.from(numbersOf(expected.get(name)!)));
+  const error = await foldedError(model, name, join(folder, `${name}.${exporter}.onnx`));
   expect(error).toBeLessThanOrEqual(TOLERANCE);
 });
 
