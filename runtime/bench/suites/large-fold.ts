@@ -9,6 +9,10 @@ import { hundredths, percent, type Table, whole } from '../table.js';
 
 const RANK = 16;
 
+/** Where weights that do not change are afterwards: in the base's file still, or with the others in one of their own. */
+const FOLDS = { keep: 'fold', file: 'fold into a data file of its own' } as const;
+const PLACES = ['keep', 'file'] as const;
+
 export const largeFold: Suite = {
   id: 'large-fold',
   summary: 'folding a 1 GB model with external data: time against a copy, memory above the runtime',
@@ -39,28 +43,34 @@ async function measure({ quick, folder, rounds: count, log }: BenchContext): Pro
     };
     return [
       { name: nameOf('copy', cold), measure: () => prepared('systemCopy', { files }) },
-      { name: nameOf('fold', cold), measure: () => prepared('largeFold', { model, adapter, out: merged }) },
+      ...PLACES.map((externalData) => ({
+        name: nameOf(FOLDS[externalData], cold),
+        measure: () => prepared('largeFold', { model, adapter, out: merged, externalData }),
+      })),
     ];
   });
   const rounds = await inTurn(subjects, count, log);
   for (const path of [...sources, adapter]) await rm(path, { recursive: true, force: true });
   const rows = [true, false].flatMap((cold) => {
-    const [copy, fold] = [nameOf('copy', cold), nameOf('fold', cold)];
+    const copy = nameOf('copy', cold);
     const copyMs = rounds.median(copy, 'copyMs');
-    const foldMs = rounds.median(fold, 'foldMs');
-    const peak = rounds.median(fold, 'peakMiB');
-    const runtime = rounds.median(fold, 'runtimeMiB');
     return [
       { subject: copy, ms: copyMs, spread: rounds.spread(copy, 'copyMs') },
-      {
-        subject: fold,
-        ms: foldMs,
-        spread: rounds.spread(fold, 'foldMs'),
-        overCopy: foldMs === null || copyMs === null ? null : foldMs / copyMs,
-        peakMiB: peak,
-        runtimeMiB: runtime,
-        aboveMiB: peak === null || runtime === null ? null : peak - runtime,
-      },
+      ...PLACES.map((place) => {
+        const fold = nameOf(FOLDS[place], cold);
+        const foldMs = rounds.median(fold, 'foldMs');
+        const peak = rounds.median(fold, 'peakMiB');
+        const runtime = rounds.median(fold, 'runtimeMiB');
+        return {
+          subject: fold,
+          ms: foldMs,
+          spread: rounds.spread(fold, 'foldMs'),
+          overCopy: foldMs === null || copyMs === null ? null : foldMs / copyMs,
+          peakMiB: peak,
+          runtimeMiB: runtime,
+          aboveMiB: peak === null || runtime === null ? null : peak - runtime,
+        };
+      }),
     ];
   });
   const table: Table = {
@@ -83,7 +93,7 @@ async function measure({ quick, folder, rounds: count, log }: BenchContext): Pro
   return { tables: [table], raw: rounds.all() };
 }
 
-function nameOf(what: 'copy' | 'fold', cold: boolean): string {
+function nameOf(what: string, cold: boolean): string {
   return `${what}, ${cold ? 'cold' : 'warm'}`;
 }
 

@@ -62,14 +62,21 @@ export const systemCopy: BenchTask = async (input) => {
 };
 
 /**
- * Folds in this process: `foldMs`; `runtimeMiB`, resident memory with ONNX Runtime loaded and one small session that ran;
+ * Folds in this process, unchanged weights left in the base's file or all of them in one of the merged model: `foldMs`; `runtimeMiB`, resident memory with ONNX Runtime loaded and one small session that ran;
  * the peak that the process reports is after the fold.
  */
 export const largeFold: BenchTask = async (input) => {
-  const given = z.object({ model: z.string(), adapter: z.string(), out: z.string() }).parse(input);
+  const { externalData, ...given } = z
+    .object({
+      model: z.string(),
+      adapter: z.string(),
+      out: z.string(),
+      externalData: z.enum(['keep', 'file']),
+    })
+    .parse(input);
   await smallSession();
   const runtimeMiB = residentMiB();
-  const { ms, value } = await timed(() => fold(given));
+  const { ms, value } = await timed(() => fold({ ...given, write: { externalData } }));
   await rm(given.out, { force: true });
   await rm(`${given.out}.data`, { force: true });
   return { runtimeMiB, foldMs: ms, tensors: value.tensors.length };
