@@ -82,8 +82,10 @@ describe('the benchmark', () => {
     expect(table?.rows.map(({ subject }) => subject)).toEqual([
       'copy, cold',
       'fold, cold',
+      'fold into a data file of its own, cold',
       'copy, warm',
       'fold, warm',
+      'fold into a data file of its own, warm',
     ]);
     for (const row of table?.rows ?? []) expect(row.ms).toBeGreaterThan(0);
     expect(table?.rows[1]?.aboveMiB).toBeGreaterThan(0);

@@ -30,10 +30,8 @@ import { refuseBaseFiles } from './base-files.js';
 import { FormulaEvaluator } from './evaluator.js';
 import type { Fidelity } from './fidelity.js';
 import { type ComputeDType, FoldedData } from './folded-tensor.js';
+import { checkBase, FOLDED_METADATA_KEY, type FoldRecord, foldHistory } from './history.js';
 import { type FoldProof, proveFold } from './proof.js';
-
-/** Metadata of merged models: the chain of folds, as JSON. */
-export const FOLDED_METADATA_KEY = 'peft_compile.folded';
 
 export interface FoldOptions {
   readonly model: string | Model;
@@ -92,14 +90,6 @@ export interface FoldReport {
   /** Absent in a dry run. */
   readonly proof?: FoldProof;
   readonly verification?: VerifyReport;
-}
-
-interface FoldRecord {
-  readonly adapter: string;
-  /** Digest of the base's weights, where the adapter is bound to one. */
-  readonly base?: string;
-  readonly method: string;
-  readonly version: 1;
 }
 
 /**
@@ -344,38 +334,6 @@ function checkPlan({ tasks, impossible, requantised, quantised }: QuantisedPlan,
       remedy:
         'Pass --keep to fold the others and leave these in the graph, or serve all of it beside the base: peft-compile emit <base> --target adapted --adapter <file>',
     });
-}
-
-function checkBase(
-  base: Model,
-  digest: string | undefined,
-  adapter: AdapterFile,
-  history: readonly FoldRecord[],
-): void {
-  const where = base.path === undefined ? {} : { where: base.path };
-  if (history.some((record) => record.adapter === adapter.digest))
-    fail('E_INVALID_DATA', {
-      message: 'This adapter is folded into the model already',
-      ...where,
-      remedy: 'Fold into the base model, or pass --any-base to add it once more',
-    });
-  if (adapter.record.base !== undefined && adapter.record.base !== digest)
-    fail('E_INVALID_DATA', {
-      message: 'The adapter was trained on a model with other weights',
-      ...where,
-      remedy: 'Pass the base model of the training run, or --any-base to fold all the same',
-    });
-}
-
-function foldHistory(model: Model): FoldRecord[] {
-  const text = model.metadata.get(FOLDED_METADATA_KEY);
-  if (text === undefined) return [];
-  try {
-    const parsed: unknown = JSON.parse(text);
-    return Array.isArray(parsed) ? (parsed as FoldRecord[]) : [];
-  } catch {
-    return [];
-  }
 }
 
 /** Replaces the numbers of an initializer, or of the Constant node that makes a value. */

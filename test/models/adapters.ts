@@ -38,6 +38,17 @@ export function worst(a: Tensors, b: Tensors): number {
 /** By how many tolerances an adapter must change the output; that of bfloat16 is half of the output's scale. */
 export const EFFECT = 1.5;
 
+/**
+ * Random parameters in turn, until the effect is enough: adapters of a realistic size where they show a hundred times
+ * over, so that a wrong scale shows too; larger ones for dtypes that hide those.
+ */
+const DRAWS = [
+  { std: 0.1, enough: 100 },
+  { std: 0.4, enough: EFFECT },
+  { std: 1, enough: EFFECT },
+  { std: 3, enough: EFFECT },
+] as const;
+
 export interface AdapterCheck {
   /** Change of the outputs by the adapter. */
   readonly effect: number;
@@ -67,7 +78,7 @@ export async function checkAdapter(
     // A base that was not folded must fail the comparison, and not narrowly: half precision hides small changes.
     let adapted: Tensors = {};
     let effect = 0;
-    for (const [draw, std] of [0.1, 0.4, 1, 3].entries()) {
+    for (const [draw, { std, enough }] of DRAWS.entries()) {
       await writeAdapter(file, record, randomParameters(record, model, { seed: 7 + draw, std }), {
         force: true,
       });
@@ -75,7 +86,7 @@ export async function checkAdapter(
       attachAdapter(attached, record, await modelTensors(await readAdapter(file)), paths);
       adapted = await outputsOf(host, attached, batches);
       effect = worst(base, adapted);
-      if (effect > EFFECT * tolerance) break;
+      if (effect > enough * tolerance) break;
     }
     const check = { effect, tolerance, sites: record.sites.length };
     if (!folds) return { ...check, error: 0, proved: true };
