@@ -1,13 +1,11 @@
 /** SHA-256 of files and of the weights of a model, streamed. */
 import { createHash, type Hash } from 'node:crypto';
-import { createReadStream } from 'node:fs';
 import { setImmediate } from 'node:timers/promises';
 import { payloadOf } from '../passes/sites/index.js';
-import { fail } from '../src/errors.js';
 import { type Graph, type Value, walkGraphs } from '../src/graph.js';
 import type { Model } from '../src/model.js';
 import { FileData, readPayload } from '../src/onnx/index.js';
-import { reason } from '../src/onnx/source.js';
+import { FileSource } from '../src/onnx/source.js';
 import { payloadChunks, type Tensor, type TensorData } from '../src/tensor.js';
 
 const utf8 = new TextEncoder();
@@ -16,16 +14,14 @@ const PIECE = 256 * 1024;
 /** After this many bytes signals and timers get their turn. */
 const TURN = 64 << 20;
 
-/** `sha256:<hex>` of the bytes of a file. */
+/** `sha256:<hex>` of the bytes of a file. Throws E_IO for one that cannot be read. */
 export async function digestFile(path: string): Promise<string> {
-  const hash = createHash('sha256');
+  const source = new FileSource(path);
   try {
-    for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20 }))
-      hash.update(chunk as Buffer);
-  } catch (cause) {
-    fail('E_IO', { message: `Cannot read the file: ${reason(cause)}`, where: path, cause });
+    return await digestParts([new FileData(source, 0, source.length)]);
+  } finally {
+    source.close();
   }
-  return finish(hash);
 }
 
 /** `sha256:<hex>` of bytes or text. */
@@ -38,11 +34,15 @@ export function digestBytes(bytes: Uint8Array | string): string {
  * graph. Node order, external-data layout and metadata do not enter, so a model keeps its digest when it is only
  * stored differently.
  */
-export async function digestWeights(model: Model): Promise<string> {
+export function digestWeights(model: Model): Promise<string> {
+  return digestParts(weightParts(model));
+}
+
+async function digestParts(parts: Iterable<Uint8Array | TensorData>): Promise<string> {
   const hash = createHash('sha256');
   const buffer = new Uint8Array(PIECE);
   let hashed = 0;
-  for (const part of weightParts(model)) {
+  for (const part of parts) {
     hashed += part.byteLength;
     if (hashed > TURN) {
       hashed = 0;

@@ -75,8 +75,8 @@ export {
 export { type ServingTensorOptions, servingTensors } from '../runtime/export/serving-tensors.js';
 export type { Fidelity } from '../runtime/fold/fidelity.js';
 export { type FoldedTensorReport, type FoldOptions, type FoldReport, fold } from '../runtime/fold/fold.js';
-export type { ComputeDType } from '../runtime/fold/folded-tensor.js';
 export type { FoldProof } from '../runtime/fold/proof.js';
+export type { ComputeDType } from '../runtime/fold/weight.js';
 export { type AttachTrainedOptions, attach } from '../runtime/library/attach.js';
 export { type Combined, type CombineOptions, combine } from '../runtime/library/combine.js';
 export {

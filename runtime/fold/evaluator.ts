@@ -8,21 +8,31 @@ import type { HostTensor } from '../host-tensor.js';
 import { type Session, SessionHost, type SessionOptions } from '../session.js';
 import { Lanes } from './lanes.js';
 import { LowRankKernel } from './low-rank/kernel.js';
+import { HandedPieces } from './pieces.js';
 
 export class FormulaEvaluator {
   /** Buffers for blocks. */
   readonly lanes = new Lanes();
-  /** For updates of low rank; undefined where formulas are to be computed on a device, or Node.js cannot run it. */
-  readonly kernel: LowRankKernel | undefined;
+  /** Pieces that the writer has. */
+  readonly handed = new HandedPieces();
   readonly #host = new SessionHost();
   readonly #sessions = new Map<string, Promise<Session>>();
   readonly #ofFormula = new WeakMap<Model, Promise<Session>>();
+  /** Its thread starts when it is first asked for: few formulas need it. */
+  #kernel: { readonly created: LowRankKernel | undefined } | undefined;
   readonly #where: Pick<SessionOptions, 'ep' | 'cpuFallback'>;
 
   /** @param where Execution provider of the formulas; default: the CPU. */
   constructor(where: Pick<SessionOptions, 'ep' | 'cpuFallback'> = {}) {
     this.#where = where;
-    this.kernel = (where.ep ?? 'cpu') === 'cpu' ? LowRankKernel.create() : undefined;
+  }
+
+  /** For updates of low rank; undefined where formulas are to be computed on a device, or Node.js cannot run it. */
+  get kernel(): LowRankKernel | undefined {
+    this.#kernel ??= {
+      created: (this.#where.ep ?? 'cpu') === 'cpu' ? LowRankKernel.create() : undefined,
+    };
+    return this.#kernel.created;
   }
 
   /** The first output of a formula. Input buffers are given away: they are empty afterwards. */
@@ -63,8 +73,8 @@ export class FormulaEvaluator {
     return this.#host.drop(keys);
   }
 
-  close(): Promise<void> {
-    return this.#host.close();
+  async close(): Promise<void> {
+    await Promise.all([this.#host.close(), this.#kernel?.created?.close()]);
   }
 
   #session(formula: Model): Promise<Session> {

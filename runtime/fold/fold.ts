@@ -16,7 +16,7 @@ import { fail } from '../../src/errors.js';
 import type { Value } from '../../src/graph.js';
 import type { Model } from '../../src/model.js';
 import { pinNames } from '../../src/names.js';
-import { readModel, type WriteOptions, writeModel } from '../../src/onnx/index.js';
+import { readModel, type WriteOptions, type WrittenFile, writeModel } from '../../src/onnx/index.js';
 import type { Tensor } from '../../src/tensor.js';
 import { type AdapterFile, modelTensors, readAdapter } from '../adapter-file.js';
 import { digestAside } from '../digest-aside.js';
@@ -26,12 +26,13 @@ import { RequantisedWeight } from '../quantize/requantised.js';
 import type { SessionOptions } from '../session.js';
 import { type VerifyOptions, type VerifyReport, verify } from '../verify.js';
 import { type WeightedOptions, weightedAdapter } from '../weighted/combine.js';
-import { refuseBaseFiles } from './base-files.js';
+import { writeOptionsFor } from '../write-options.js';
 import { FormulaEvaluator } from './evaluator.js';
 import type { Fidelity } from './fidelity.js';
-import { type ComputeDType, FoldedData } from './folded-tensor.js';
+import { FoldedData } from './folded-tensor.js';
 import { checkBase, FOLDED_METADATA_KEY, type FoldRecord, foldHistory } from './history.js';
 import { type FoldProof, proveFold } from './proof.js';
+import type { ComputeDType } from './weight.js';
 
 export interface FoldOptions {
   readonly model: string | Model;
@@ -61,6 +62,7 @@ export interface FoldOptions {
    */
   readonly quantised?: QuantisedChoice;
   readonly paths?: ReadonlyMap<string, string>;
+  /** Where weights go; default: as in the base, but into one file of their own where that lies elsewhere. */
   readonly write?: Pick<WriteOptions, 'externalData' | 'weights'>;
   /** Where formulas, and the models of a verification, are computed. Default: the CPU. */
   readonly session?: Pick<SessionOptions, 'ep' | 'cpuFallback'>;
@@ -87,6 +89,8 @@ export interface FoldReport {
   readonly impossible: FoldPlan['impossible'];
   /** Nodes that are others than in the base, because quantised weights became floats; empty otherwise. */
   readonly changes: readonly string[];
+  /** The merged model's files, itself the last; empty in a dry run. */
+  readonly files: readonly WrittenFile[];
   /** Absent in a dry run. */
   readonly proof?: FoldProof;
   readonly verification?: VerifyReport;
@@ -97,9 +101,10 @@ export interface FoldReport {
  * @throws E_USAGE for an output that is a file of the base, E_NO_MATCH for modules the model lacks, E_UNSUPPORTED when nothing folds, E_INVALID_DATA for the wrong base or
  * a second fold, E_VERIFY when the structure proof fails (numeric failures are in `verification.pass`).
  */
-export async function fold(options: FoldOptions): Promise<FoldReport> {
-  const base = typeof options.model === 'string' ? readModel(options.model) : options.model;
-  if (options.out !== undefined) refuseBaseFiles(base, writtenFiles(options.out, options.write));
+export async function fold(given: FoldOptions): Promise<FoldReport> {
+  const base = typeof given.model === 'string' ? readModel(given.model) : given.model;
+  const { out } = given;
+  const options = out === undefined ? given : { ...given, write: writeOptionsFor(base, { ...given, out }) };
   // Its thread starts while the adapter is read and the fold is planned. A dry run computes nothing.
   const evaluator = options.out === undefined ? undefined : new FormulaEvaluator(options.session);
   try {
@@ -154,7 +159,7 @@ async function foldChecked(
   const plan = planQuantisedFold(merged, adapter.record, planOptions(options), options.quantised ?? 'keep');
   if (options.out === undefined || evaluator === undefined) {
     await check();
-    return { out: undefined, ...describe(plan, { tensors: new Map(), requantised: [] }) };
+    return { out: undefined, ...describe(plan, { tensors: new Map(), requantised: [], files: [] }) };
   }
   checkPlan(plan, options.keep ?? false);
 
@@ -238,11 +243,6 @@ function planOptions({ computeDtype, methods, paths, shared }: FoldOptions): Pla
   };
 }
 
-/** Files of a merged model that are written and not only referred to. */
-function writtenFiles(out: string, write: FoldOptions['write']): string[] {
-  return write?.externalData === 'file' ? [out, `${out}.data`] : [out];
-}
-
 /** Puts computed payloads behind the planned tensors and streams the model to disk. */
 async function writeFolded(
   merged: Model,
@@ -280,14 +280,15 @@ async function writeFolded(
   });
   for (const weight of requantised)
     for (const [value, tensor] of weight.payloads()) setPayload(value, tensor);
-  await writeModel(merged, options.out, { force: options.force ?? false, ...options.write, beforeCommit });
-  return { tensors: payloads, requantised };
+  const { files } = await writeModel(merged, options.out, { ...options.write, beforeCommit });
+  return { tensors: payloads, requantised, files };
 }
 
 /** Numbers that were computed, by what they are for. */
 interface Payloads {
   readonly tensors: ReadonlyMap<string, FoldedData>;
   readonly requantised: readonly RequantisedWeight[];
+  readonly files: readonly WrittenFile[];
 }
 
 /** Integers lose what no tolerance of float arithmetic covers; more than this and the model is another one. */
@@ -372,5 +373,5 @@ function describe(plan: QuantisedPlan, payloads: Payloads) {
   });
   const copies = plan.copies.map(({ of, copy, sites }) => ({ of: of.label, name: copy.label, sites }));
   const { impossible, changes } = plan;
-  return { tensors: [...tensors, ...requantised], copies, impossible, changes };
+  return { tensors: [...tensors, ...requantised], copies, impossible, changes, files: payloads.files };
 }

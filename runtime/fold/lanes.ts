@@ -1,5 +1,4 @@
 /** Buffers that go round while a model is folded: to the other thread, to the disk, and back. */
-import { PIECES_IN_USE } from '../../src/tensor.js';
 
 /** Buffers that are kept, and the size from which one is left to the collector. */
 const KEPT = 12;
@@ -7,7 +6,6 @@ const LARGE = 4 << 20;
 
 export class Lanes {
   readonly #idle: Uint8Array[] = [];
-  readonly #handed: Uint8Array[] = [];
 
   /** A buffer of its own; what is in it is left over. */
   take(length: number): Uint8Array {
@@ -20,11 +18,5 @@ export class Lanes {
     this.#idle.push(buffer);
     // Sizes change from tensor to tensor: those that nobody asks for any more go first.
     if (this.#idle.length > KEPT) this.#idle.shift();
-  }
-
-  /** The writer has taken a piece and asks for the one behind it: it is done with those before the last few. */
-  handed(buffer: Uint8Array): void {
-    this.#handed.push(buffer);
-    if (this.#handed.length > PIECES_IN_USE) this.free(this.#handed.shift() as Uint8Array);
   }
 }

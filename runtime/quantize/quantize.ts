@@ -7,9 +7,9 @@ import { selectSites, type Targeting } from '../../passes/sites/targeting.js';
 import { cloneModel } from '../../src/clone.js';
 import { fail } from '../../src/errors.js';
 import type { Model } from '../../src/model.js';
-import { readModel, type WriteOptions, writeModel } from '../../src/onnx/index.js';
-import { refuseBaseFiles } from '../fold/base-files.js';
+import { readModel, type WriteOptions, type WrittenFile, writeModel } from '../../src/onnx/index.js';
 import { type VerifyOptions, type VerifyReport, verify } from '../verify.js';
+import { writeOptionsFor } from '../write-options.js';
 import { QuantizingWeight, type WeightAccuracy } from './quantizing.js';
 
 export interface QuantizeOptions {
@@ -28,6 +28,7 @@ export interface QuantizeOptions {
   /** Also run both models on the same inputs; the tolerance is 1 (of the scale of an output) unless given. */
   readonly verify?: boolean | VerifyOptions;
   readonly paths?: ReadonlyMap<string, string>;
+  /** Where weights go; default: as in the model, but into one file of their own where that lies elsewhere. */
   readonly write?: Pick<WriteOptions, 'externalData' | 'weights'>;
 }
 
@@ -44,6 +45,8 @@ export interface QuantizedTensorReport {
 
 export interface QuantizeReport {
   readonly out: string | undefined;
+  /** Itself the last; empty for a plan. */
+  readonly files: readonly WrittenFile[];
   readonly format: FormatId;
   readonly blockSize: number | null;
   readonly symmetric: boolean;
@@ -69,11 +72,8 @@ export async function quantize(options: QuantizeOptions): Promise<QuantizeReport
     blockSize: options.blockSize ?? format.defaultBlock,
     symmetric: options.symmetric ?? true,
   };
-  if (options.out !== undefined)
-    refuseBaseFiles(
-      base,
-      options.write?.externalData === 'file' ? [options.out, `${options.out}.data`] : [options.out],
-    );
+  const { out } = options;
+  const write = out === undefined ? undefined : writeOptionsFor(base, { ...options, out });
   const { model } = cloneModel(base);
   const found = findSites(model, options.paths === undefined ? {} : { paths: options.paths });
   const linears = found.filter((site): site is LinearSite => site.kind === 'linear');
@@ -92,8 +92,7 @@ export async function quantize(options: QuantizeOptions): Promise<QuantizeReport
       ...(first === undefined ? {} : { where: first.path }),
       remedy: 'Choose other targets or another format',
     });
-  if (options.out !== undefined)
-    await writeModel(model, options.out, { force: options.force ?? false, ...options.write });
+  const files = out === undefined ? [] : (await writeModel(model, out, write)).files;
   const tensors = quantized.map(({ paths, source, parts, matrix }): QuantizedTensorReport => {
     const { accuracy } = weights.get(source) ?? {};
     const after = [parts.codes, parts.scales, parts.zeroPoints].reduce(
@@ -111,7 +110,8 @@ export async function quantize(options: QuantizeOptions): Promise<QuantizeReport
   });
   const verification = await verified(base, options);
   return {
-    out: options.out,
+    out,
+    files,
     format: id,
     blockSize: format.blocks.length === 0 ? null : settings.blockSize,
     symmetric: settings.symmetric,

@@ -15,6 +15,7 @@ import { count, number, numbers, writing } from './options.js';
 import { formatPercent, print, printJson, warn } from './output.js';
 import { addPeftOptions, type PeftFlags, peftOptions } from './peft-options.js';
 import { table } from './table.js';
+import { printWritten } from './written.js';
 
 interface FoldFlags extends EpFlags, PeftFlags {
   readonly adapter: readonly string[];
@@ -27,7 +28,7 @@ interface FoldFlags extends EpFlags, PeftFlags {
   readonly dryRun?: boolean;
   readonly shared: SharedPolicy;
   readonly computeDtype: 'float32' | 'float64';
-  readonly externalData: 'keep' | 'inline' | 'file';
+  readonly externalData?: 'keep' | 'inline' | 'file';
   readonly keep?: boolean;
   readonly quantised: QuantisedChoice;
   readonly anyBase?: boolean;
@@ -73,9 +74,9 @@ export function foldCommand(): Command {
       .addOption(
         choice(
           '--external-data <mode>',
-          'where weights go: as in the base, into the model, or into a file beside it',
+          "where weights go: as in the base, into the model, or into a file beside it (default: keep where the base's data lies beside the output, else file)",
           ['keep', 'inline', 'file'],
-        ).default('keep'),
+        ),
       )
       .option('--keep', 'fold what folds and leave the rest of the adapter in the graph')
       .addOption(
@@ -145,7 +146,7 @@ async function run(path: string, flags: FoldFlags, command: Command): Promise<vo
     quantised: flags.quantised,
     anyBase: flags.anyBase ?? false,
     force: flags.force ?? false,
-    write: { externalData: flags.externalData },
+    write: flags.externalData === undefined ? {} : { externalData: flags.externalData },
     methods: user.methods,
     session: epOptions(flags),
     combine: {
@@ -162,7 +163,7 @@ async function run(path: string, flags: FoldFlags, command: Command): Promise<vo
 }
 
 function printReport(report: FoldReport): void {
-  const { tensors, copies, impossible, changes, proof, verification, out } = report;
+  const { tensors, copies, impossible, changes, proof, verification, out, files } = report;
   const rows = tensors.map(({ name, sites, dtype, dims, fidelity }) => [
     sites.join(', '),
     name,
@@ -205,5 +206,5 @@ function printReport(report: FoldReport): void {
       `${verdict} the unfolded model: worst difference ${verification.worst.relative.toExponential(2)} of output scale (tolerance ${verification.tolerance.toExponential(0)})`,
     );
   }
-  if (out !== undefined) print(`written to ${out}`);
+  if (out !== undefined) printWritten(out, files);
 }

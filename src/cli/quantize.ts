@@ -7,6 +7,7 @@ import pc from './colour.js';
 import { indexList, integer, number, writing } from './options.js';
 import { formatPercent, print, printJson, warn } from './output.js';
 import { table } from './table.js';
+import { printWritten } from './written.js';
 
 interface QuantizeFlags {
   readonly out?: string;
@@ -19,7 +20,7 @@ interface QuantizeFlags {
   readonly verify?: boolean;
   readonly tolerance?: number;
   readonly dryRun?: boolean;
-  readonly externalData: 'keep' | 'inline' | 'file';
+  readonly externalData?: 'keep' | 'inline' | 'file';
   readonly force?: boolean;
   readonly json?: boolean;
 }
@@ -53,9 +54,9 @@ export function quantizeCommand(): Command {
       .addOption(
         choice(
           '--external-data <mode>',
-          'where weights go: as in the model, into it, or into a file beside it',
+          "where weights go: as in the model, into the model, or into a file beside it (default: keep where the model's data lies beside the output, else file)",
           ['keep', 'inline', 'file'],
-        ).default('keep'),
+        ),
       )
       .optionsGroup('Which weights:')
       .option('-t, --targets <names...>', 'module names or path endings (default: all-linear)')
@@ -94,7 +95,7 @@ async function run(path: string, flags: QuantizeFlags, command: Command): Promis
     },
     verify: flags.tolerance === undefined ? (flags.verify ?? false) : { tolerance: flags.tolerance },
     force: flags.force ?? false,
-    write: { externalData: flags.externalData },
+    write: flags.externalData === undefined ? {} : { externalData: flags.externalData },
   });
   if (flags.json === true) printJson(report);
   else printReport(report);
@@ -107,7 +108,7 @@ function targetsOf(targets: string[] = ['all-linear']): string | string[] {
   return targets.length === 1 && (only === 'all-linear' || only === 'all') ? only : targets;
 }
 
-function printReport({ tensors, skipped, runs, verification, out }: QuantizeReport): void {
+function printReport({ tensors, skipped, runs, verification, out, files }: QuantizeReport): void {
   const rows = tensors.map(({ sites, dims, dtype, bytes: [before, after], accuracy }) => [
     sites.join(', '),
     `[${dims.join(', ')}]`,
@@ -126,5 +127,5 @@ function printReport({ tensors, skipped, runs, verification, out }: QuantizeRepo
       `${verdict} the float model: worst difference ${formatPercent(relative, 2)} of the scale of '${output}'`,
     );
   }
-  if (out !== undefined) print(`written to ${out}`);
+  if (out !== undefined) printWritten(out, files);
 }

@@ -29,6 +29,8 @@ const syncAll = promisify(fsyncCallback);
 
 /** Small writes are gathered to this many bytes. */
 const BUFFER = 256 * 1024;
+/** Bytes of a call: for larger ones the system looks for larger runs of free memory, which costs more than the calls. */
+const CALL = 512 * 1024;
 /** The disk is set to work each time this many bytes have come together. */
 const WRITE_BACK = 32 << 20;
 
@@ -235,7 +237,7 @@ export class PendingFile implements Sink {
         this.#fd ??= openSync(this.temporary, 'wx');
         const fd = this.#fd;
         const { bytesWritten } = await this.#using(fd, () =>
-          writeAt(fd, bytes, done, bytes.length - done, start + done),
+          writeAt(fd, bytes, done, Math.min(CALL, bytes.length - done), start + done),
         );
         done += bytesWritten;
       }

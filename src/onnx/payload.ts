@@ -47,6 +47,16 @@ export function readPayload(target: Uint8Array, data: TensorData, offset: number
   return target;
 }
 
+/** Fills `target` with bytes of a payload from `offset`; those of a file are read in another thread (see `FileSource`). */
+export async function readAside(target: Uint8Array, data: TensorData, offset: number): Promise<void> {
+  if (!(data instanceof FileData && data.source instanceof FileSource)) {
+    target.set(data.read(offset, target.length));
+    return;
+  }
+  checkRange(data, offset, target.length, data.source.label);
+  await data.source.readAside(target, data.offset + offset);
+}
+
 /** A tensor in a file beside the model. */
 export class ExternalData extends FileData {
   constructor(

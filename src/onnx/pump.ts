@@ -1,4 +1,6 @@
 /** Moves encoded chunks into a file. While one piece is being written, the next one is read or computed. */
+import { ahead } from '../ahead.js';
+import { stretches } from '../stretches.js';
 import { PIECES_IN_USE, type TensorData } from '../tensor.js';
 import type { Sink } from './atomic.js';
 import { chunkLength, readChunk } from './encode.js';
@@ -8,6 +10,8 @@ import { FileSource, type Source } from './source.js';
 
 /** Bytes of a piece: worth a call, and a few of them fit a processor's cache. */
 const PIECE = 1 << 20;
+/** Reads under way, so that a disk that is read is not idle while bytes are handed over. */
+const READS = 2;
 /** Writes under way: the disk's thread has the next one at hand when it is done with one. One more piece is held here. */
 const WRITES = PIECES_IN_USE - 1;
 /** Bytes of these writes: a piece of more than this (a weight that is folded whole) is under way alone. */
@@ -25,10 +29,10 @@ export async function pump(
   progress: (bytes: number) => void = () => {},
 ): Promise<void> {
   const computed = chunks.flatMap((chunk) => (isComputed(chunk) ? [chunk.data] : []));
-  const buffers = Array.from({ length: WRITES + 1 }, () => new Uint8Array(PIECE));
+  const buffers = Array.from({ length: WRITES + READS }, () => new Uint8Array(PIECE));
   const writing: { readonly written: Promise<void>; readonly bytes: number }[] = [];
   let underWay = 0;
-  let ahead = begin(computed.shift());
+  let current = begin(computed.shift());
   let next: Ahead | undefined;
   const put = async (bytes: Uint8Array): Promise<void> => {
     while (writing.length === WRITES || underWay + bytes.length > WRITES_BYTES) {
@@ -48,33 +52,35 @@ export async function pump(
     for (const chunk of chunks) {
       if (isComputed(chunk)) {
         let left = chunk.data.byteLength;
-        for (let piece = await ahead?.take(); piece !== undefined; piece = await ahead?.take()) {
+        for (let piece = await current?.take(); piece !== undefined; piece = await current?.take()) {
           left -= piece.length;
           await put(piece);
           if (left <= LAST_BYTES) next ??= begin(computed.shift());
         }
-        ahead = next ?? begin(computed.shift());
+        current = next ?? begin(computed.shift());
         next = undefined;
         continue;
       }
-      const length = chunkLength(chunk);
       const file = fileRange(chunk);
-      for (let at = 0; at < length; at += PIECE) {
-        const size = Math.min(PIECE, length - at);
-        if (file === undefined) await put(readChunk(chunk, at, size));
-        else {
-          // The others may be on their way to the disk.
-          const buffer = buffers.shift() as Uint8Array<ArrayBuffer>;
-          buffers.push(buffer);
-          const bytes = buffer.subarray(0, size);
-          file.source.readInto(bytes, file.start + at);
-          await put(bytes);
-        }
+      if (file === undefined) {
+        for (const { at, size } of stretches(chunkLength(chunk), PIECE))
+          await put(readChunk(chunk, at, size));
+        continue;
       }
+      const { source, start, length } = file;
+      for await (const bytes of ahead(stretches(length, PIECE), READS, async ({ at, size }) => {
+        // The others may be on their way to the disk.
+        const buffer = buffers.shift() as Uint8Array<ArrayBuffer>;
+        buffers.push(buffer);
+        const bytes = buffer.subarray(0, size);
+        await source.readAside(bytes, start + at);
+        return bytes;
+      }))
+        await put(bytes);
     }
     await Promise.all(writing.map(({ written }) => written));
   } catch (cause) {
-    await Promise.allSettled([...writing.map(({ written }) => written), ahead?.stop(), next?.stop()]);
+    await Promise.allSettled([...writing.map(({ written }) => written), current?.stop(), next?.stop()]);
     throw cause;
   }
 }
@@ -117,9 +123,16 @@ class Ahead {
   }
 }
 
-function fileRange(chunk: Chunk): { source: FileSource; start: number } | undefined {
+interface FileRange {
+  readonly source: FileSource;
+  readonly start: number;
+  readonly length: number;
+}
+
+function fileRange(chunk: Chunk): FileRange | undefined {
+  const length = chunkLength(chunk);
   const range = (source: Source, start: number) =>
-    source instanceof FileSource ? { source, start } : undefined;
+    source instanceof FileSource ? { source, start, length } : undefined;
   if (chunk.kind === 'span') return range(chunk.source, chunk.start);
   if (chunk.kind === 'data' && chunk.data instanceof FileData)
     return range(chunk.data.source, chunk.data.offset);

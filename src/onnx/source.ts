@@ -1,11 +1,16 @@
 /** Where encoded bytes come from: memory, or a file that is read by position and never loaded whole. */
-import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
+import { closeSync, fstatSync, openSync, read as readCallback, readSync } from 'node:fs';
+import { promisify } from 'node:util';
 import { fail, PeftCompileError } from '../errors.js';
+
+const readAt = promisify(readCallback);
 
 /** Bytes fetched per read while the structure of a file is scanned. */
 const WINDOW = 256 * 1024;
 /** Files kept open at once; models may have one external file per tensor. */
 const MAX_OPEN = 48;
+/** Bytes that are read quicker than another thread is asked to. */
+const SHORT = 1 << 16;
 /** Largest single read that Node accepts everywhere. */
 const MAX_READ = 1 << 30;
 
@@ -76,6 +81,8 @@ export class FileSource extends Source {
   /** Device, inode, size and time of change: what a file is known by when it is opened again. */
   readonly identity: string;
   readonly #slot: { fd: number | undefined } = { fd: undefined };
+  /** Descriptors that reads in other threads use, and how many. */
+  readonly #inUse = new Map<number, number>();
 
   constructor(
     readonly path: string,
@@ -116,7 +123,8 @@ export class FileSource extends Source {
   close(): void {
     if (this.#slot.fd === undefined) return;
     open.delete(this);
-    closeSync(this.#slot.fd);
+    // The last read that uses a descriptor closes it, so that its number is not given to another file meanwhile.
+    if (!this.#inUse.has(this.#slot.fd)) closeSync(this.#slot.fd);
     this.#slot.fd = undefined;
   }
 
@@ -133,22 +141,54 @@ export class FileSource extends Source {
   /** Reads into `target` from `position`; fills it whole. */
   readInto(target: Uint8Array, position: number): void {
     const fd = this.descriptor();
-    let done = 0;
-    while (done < target.length) {
-      let count: number;
-      try {
-        count = readSync(fd, target, done, Math.min(MAX_READ, target.length - done), position + done);
-      } catch (cause) {
-        fail('E_IO', { message: `Cannot read the file: ${reason(cause)}`, where: this.label, cause });
+    try {
+      for (let done = 0; done < target.length; ) {
+        const count = readSync(fd, target, done, lengthOf(target, done), position + done);
+        done += this.#some(count);
       }
-      if (count === 0)
-        fail('E_IO', {
-          message: 'The file became shorter while it was in use',
-          where: this.label,
-          remedy: 'Load the model again.',
-        });
-      done += count;
+    } catch (cause) {
+      this.#unreadable(cause);
     }
+  }
+
+  /** The same in another thread, unless it is so little that the way there takes longer. */
+  async readAside(target: Uint8Array, position: number): Promise<void> {
+    if (target.length <= SHORT) {
+      this.readInto(target, position);
+      return;
+    }
+    const fd = this.descriptor();
+    this.#inUse.set(fd, (this.#inUse.get(fd) ?? 0) + 1);
+    try {
+      for (let done = 0; done < target.length; ) {
+        const { bytesRead } = await readAt(fd, target, done, lengthOf(target, done), position + done);
+        done += this.#some(bytesRead);
+      }
+    } catch (cause) {
+      this.#unreadable(cause);
+    } finally {
+      const others = (this.#inUse.get(fd) ?? 1) - 1;
+      if (others > 0) this.#inUse.set(fd, others);
+      else {
+        this.#inUse.delete(fd);
+        if (this.#slot.fd !== fd) closeSync(fd);
+      }
+    }
+  }
+
+  #some(count: number): number {
+    if (count === 0)
+      fail('E_IO', {
+        message: 'The file became shorter while it was in use',
+        where: this.label,
+        remedy: 'Load the model again.',
+      });
+    return count;
+  }
+
+  #unreadable(cause: unknown): never {
+    if (cause instanceof PeftCompileError) throw cause;
+    return fail('E_IO', { message: `Cannot read the file: ${reason(cause)}`, where: this.label, cause });
   }
 
   #pread(position: number, size: number): Uint8Array {
@@ -177,6 +217,11 @@ export class FileSource extends Source {
     }
     return fd;
   }
+}
+
+/** Bytes of the next read into a target that is filled so far. */
+function lengthOf(target: Uint8Array, filled: number): number {
+  return Math.min(MAX_READ, target.length - filled);
 }
 
 function identityOf(stat: { dev: number; ino: number; size: number; mtimeMs: number }): string {

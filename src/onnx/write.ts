@@ -67,7 +67,7 @@ export async function writeModel(
     try {
       for (const [location, source] of placement.kept) {
         const to = join(folder, location);
-        if (sameFile(to, source)) files.push({ path: to, bytes: source.length, how: 'kept' });
+        if (isSameFile(to, source)) files.push({ path: to, bytes: source.length, how: 'kept' });
         else pending.push(await bring(source, to, options.weights ?? 'copy', force));
       }
       const { dataFile } = placement;
@@ -133,7 +133,8 @@ function chunksOf({ parts }: DataFile): Chunk[] {
   });
 }
 
-function sameFile(path: string, source: FileSource): boolean {
+/** Whether a path leads to a file that is in use. */
+export function isSameFile(path: string, source: FileSource): boolean {
   const there = statSync(path, { throwIfNoEntry: false });
   if (there === undefined) return false;
   const here = fstatSync(source.descriptor());
@@ -151,7 +152,7 @@ async function bring(
   try {
     // A hard link to a symbolic link would be a symbolic link again.
     const real = realPath(source.path);
-    const intact = real !== undefined && sameFile(real, source);
+    const intact = real !== undefined && isSameFile(real, source);
     if (how === 'link' && intact && file.linkFrom(real)) return { file, how: 'linked', bytes: source.length };
     if (intact) await file.copyFrom(real);
     else await pump([{ kind: 'span', source, start: 0, end: source.length }], file);

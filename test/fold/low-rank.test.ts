@@ -1,18 +1,24 @@
 /** Updates of low rank: the kernel against plain arithmetic, what is taken for one, and folds that go through it. */
+import { mkdtempSync, truncateSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import fc from 'fast-check';
-import { describe, expect, test, vi } from 'vitest';
+import { afterAll, describe, expect, test, vi } from 'vitest';
 import type { FoldTask } from '../../passes/fold/plan.js';
 import { FormulaEvaluator } from '../../runtime/fold/evaluator.js';
-import { type ComputeDType, FoldedData } from '../../runtime/fold/folded-tensor.js';
+import { FoldedData } from '../../runtime/fold/folded-tensor.js';
 import { type Factors, LowRankKernel } from '../../runtime/fold/low-rank/kernel.js';
 import { factorsOf } from '../../runtime/fold/low-rank/split.js';
+import type { ComputeDType } from '../../runtime/fold/weight.js';
 import { loadTensor, numbersOf } from '../../runtime/host-tensor.js';
 import { Value } from '../../src/graph.js';
 import { initTensor, normal } from '../../src/initializer.js';
 import { tensorOf } from '../../src/literals.js';
 import type { Model } from '../../src/model.js';
+import { FileData } from '../../src/onnx/payload.js';
+import { FileSource } from '../../src/onnx/source.js';
 import type { Ops } from '../../src/ops/ops.generated.js';
-import type { Tensor } from '../../src/tensor.js';
+import { BytesData, type Tensor, type TensorData } from '../../src/tensor.js';
 import { formulaOf, trainedParam } from '../helpers/formulas.js';
 
 const EPSILON = 2 ** -24;
@@ -32,50 +38,61 @@ function factors(rows: number, columns: number, rank: number): Factors {
   return { left, right: random('right', [rank, columns]), rank, rows, columns };
 }
 
-function update(kernel: LowRankKernel, given: Factors, w: Float32Array, row: number, count: number) {
-  const block = kernel.input(given, count);
-  const { columns } = given;
-  block.set(new Uint8Array(w.buffer, w.byteOffset + 4 * row * columns, 4 * count * columns));
-  const sums = kernel.update(given, row, count);
-  const slice = block.slice();
-  return { sums, numbers: new Float32Array(slice.buffer) };
+async function update(kernel: LowRankKernel, given: Factors, data: TensorData, row: number, count: number) {
+  const factors = kernel.load(given);
+  const { bytes, sums, free } = await kernel.update(factors, data, row, count);
+  const numbers = new Float32Array(bytes.slice().buffer);
+  free();
+  factors.free();
+  return { sums, numbers };
+}
+
+function bytesOf(numbers: Float32Array): BytesData {
+  return new BytesData(new Uint8Array(numbers.buffer, numbers.byteOffset, numbers.byteLength));
 }
 
 describe('the kernel', () => {
   const kernel = LowRankKernel.create() as LowRankKernel;
+  afterAll(() => kernel.close());
 
-  test('adds the product to rows of any shape, wherever they begin, and measures what it did', () => {
+  test('adds the product to rows of any shape, wherever they begin, and measures what it did', async () => {
     const size = fc.integer({ min: 1, max: 21 });
-    fc.assert(
-      fc.property(size, size, fc.integer({ min: 1, max: 9 }), fc.nat(), (rows, columns, rank, seed) => {
-        const row = seed % rows;
-        const count = rows - row;
-        const given = factors(rows, columns, rank);
-        const w = random('w', [rows, columns]);
-        const { sums, numbers } = update(kernel, given, w, row, count);
-        let [base, delta, unchanged] = [0, 0, 0];
-        for (let i = 0; i < count; i++)
-          for (let c = 0; c < columns; c++) {
-            const before = w[(row + i) * columns + c]!;
-            let exact = before;
-            let size = Math.abs(before);
-            for (let r = 0; r < rank; r++) {
-              const product = given.left[r * rows + row + i]! * given.right[r * columns + c]!;
-              exact += product;
-              size += Math.abs(product);
+    await fc.assert(
+      fc.asyncProperty(
+        size,
+        size,
+        fc.integer({ min: 1, max: 9 }),
+        fc.nat(),
+        async (rows, columns, rank, seed) => {
+          const row = seed % rows;
+          const count = rows - row;
+          const given = factors(rows, columns, rank);
+          const w = random('w', [rows, columns]);
+          const { sums, numbers } = await update(kernel, given, bytesOf(w), row, count);
+          let [base, delta, unchanged] = [0, 0, 0];
+          for (let i = 0; i < count; i++)
+            for (let c = 0; c < columns; c++) {
+              const before = w[(row + i) * columns + c]!;
+              let exact = before;
+              let size = Math.abs(before);
+              for (let r = 0; r < rank; r++) {
+                const product = given.left[r * rows + row + i]! * given.right[r * columns + c]!;
+                exact += product;
+                size += Math.abs(product);
+              }
+              const after = numbers[i * columns + c]!;
+              // Each of rank + 1 additions and rank products rounds once.
+              expect(Math.abs(after - exact)).toBeLessThanOrEqual(2 * (rank + 1) * EPSILON * size);
+              base += before ** 2;
+              delta += (after - before) ** 2;
+              if (after === before) unchanged++;
             }
-            const after = numbers[i * columns + c]!;
-            // Each of rank + 1 additions and rank products rounds once.
-            expect(Math.abs(after - exact)).toBeLessThanOrEqual(2 * (rank + 1) * EPSILON * size);
-            base += before ** 2;
-            delta += (after - before) ** 2;
-            if (after === before) unchanged++;
-          }
-        expect(sums.unchanged).toBe(unchanged);
-        // Eight squares of a tile are added in float32, and tiles in float64.
-        expect(Math.abs(sums.base - base)).toBeLessThanOrEqual(16 * EPSILON * base);
-        expect(Math.abs(sums.delta - delta)).toBeLessThanOrEqual(16 * EPSILON * delta);
-      }),
+          expect(sums.unchanged).toBe(unchanged);
+          // Eight squares of a tile are added in float32, and tiles in float64.
+          expect(Math.abs(sums.base - base)).toBeLessThanOrEqual(16 * EPSILON * base);
+          expect(Math.abs(sums.delta - delta)).toBeLessThanOrEqual(16 * EPSILON * delta);
+        },
+      ),
       { seed: 3, numRuns: 60 },
     );
   });
@@ -86,16 +103,48 @@ describe('the kernel', () => {
     vi.stubGlobal('WebAssembly', { validate: () => false });
     expect(LowRankKernel.create()).toBeUndefined();
     vi.unstubAllGlobals();
-    expect(LowRankKernel.create()).toBeDefined();
   });
 
-  test('turns from one update to another and back', () => {
-    const [one, other] = [factors(6, 10, 2), factors(40, 700, 5)];
-    const w = random('w', [40, 700]);
-    const first = update(kernel, one, w, 2, 3).numbers;
-    update(kernel, other, w, 0, 40);
-    expect(update(kernel, one, w, 2, 3).numbers).toEqual(first);
+  test('turns from one update to another and back, in memory that grows and goes round', async () => {
+    const [one, other] = [factors(6, 10, 2), factors(400, 700, 5)];
+    const w = random('w', [400, 700]);
+    const first = (await update(kernel, one, bytesOf(w), 2, 3)).numbers;
+    const held = await kernel.update(kernel.load(other), bytesOf(w), 0, 400);
+    const before = held.bytes.slice();
+    for (const count of [1, 4, 3])
+      expect((await update(kernel, one, bytesOf(w), 2, count)).numbers.slice(0, 10)).toEqual(
+        first.slice(0, 10),
+      );
+    expect(Buffer.compare(held.bytes, before)).toBe(0);
     expect(first).not.toEqual(w.slice(20, 50));
+  });
+
+  test('reads rows from the file of a weight, and says what is wrong with one', async () => {
+    const given = factors(40, 70, 5);
+    const w = random('w', [40, 70]);
+    const path = join(mkdtempSync(join(tmpdir(), 'low-rank-')), 'weights');
+    writeFileSync(path, Buffer.concat([Buffer.alloc(12), Buffer.from(w.buffer, w.byteOffset, w.byteLength)]));
+    const stored = () => new FileData(new FileSource(path), 12, w.byteLength);
+    expect(await update(kernel, given, stored(), 3, 30)).toEqual(
+      await update(kernel, given, bytesOf(w), 3, 30),
+    );
+    const data = stored();
+    truncateSync(path, 12);
+    await expect(update(kernel, given, data, 3, 30)).rejects.toMatchObject({
+      code: 'E_IO',
+      message: expect.stringContaining('shorter'),
+    });
+  });
+
+  test('a thread that is gone is an error, not a wait', async () => {
+    const closed = LowRankKernel.create() as LowRankKernel;
+    const w = bytesOf(random('w', [6, 10]));
+    const waiting = update(closed, factors(6, 10, 2), w, 0, 6);
+    await closed.close();
+    const gone = { code: 'E_RUNTIME', message: expect.stringContaining('ended') };
+    await expect(Promise.all([waiting, update(closed, factors(6, 10, 2), w, 0, 6)])).rejects.toMatchObject(
+      gone,
+    );
   });
 });
 

@@ -1,7 +1,16 @@
 /** What a fold must not do: touch its base, take an adapter of another model, take a damaged adapter. */
-import { copyFileSync, linkSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
+import {
+  copyFileSync,
+  existsSync,
+  linkSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { insert } from '../../passes/insert/insert.js';
 import { writeAdapter } from '../../runtime/adapter-file.js';
@@ -98,6 +107,34 @@ describe('the base', () => {
       expect(report.verification?.pass).toBe(true);
       expect(bytes()).toEqual(before);
     }
+  });
+});
+
+describe('a model whose weights are in a file beside it', () => {
+  const written = async (out: string, externalData?: 'keep' | 'inline') => {
+    const adapter = join(folder, 'adapter.safetensors');
+    if (!existsSync(adapter)) await adapterOf(readModel(base), ['query']);
+    const write = externalData === undefined ? {} : { externalData };
+    const { files, verification } = await fold({ model: base, adapter, out, verify: true, write });
+    expect(verification?.pass).toBe(true);
+    return files.map(({ path, how }) => `${how} ${basename(path)}`);
+  };
+
+  test('is folded into a file of its own elsewhere, without the numbers that changed', async () => {
+    const out = join(folder, 'elsewhere', 'merged.onnx');
+    expect(await written(out)).toEqual(['written merged.onnx.data', 'written merged.onnx']);
+    // Pages between weights apart.
+    expect(statSync(`${out}.data`).size).toBeLessThan(1.1 * statSync(`${base}.data`).size);
+    expect(await written(join(folder, 'elsewhere', 'kept.onnx'), 'keep')).toEqual([
+      `copied ${NAME}.data`,
+      'written kept.onnx',
+    ]);
+  });
+
+  test('is read further where the merged model lies beside it', async () => {
+    const kept = [`kept ${NAME}.data`, 'written beside.onnx'];
+    expect(await written(join(folder, 'beside.onnx'))).toEqual(kept);
+    expect(await written(join(folder, 'inside.onnx'), 'inline')).toEqual(['written inside.onnx']);
   });
 });
 

@@ -9,6 +9,8 @@ export type Code = readonly (number | Code)[];
 export const I32 = 0x7f;
 export const V128 = 0x7b;
 export type ValueType = typeof I32 | typeof V128;
+/** Limits of a memory that has a maximum and is of several threads (proposal of threads). */
+const SHARED = 0x03;
 
 /** LEB128 of a number from 0 to 2³² − 1. */
 function unsigned(value: number): number[] {
@@ -101,13 +103,16 @@ export class FunctionWriter {
     return localAt(this.arity + this.#locals.length - 1);
   }
 
-  /** A module that imports a memory, `env.memory`, and exports the function as `run`. */
-  module(body: Code): Uint8Array {
+  /**
+   * A module that imports a memory that threads share, `env.memory`, and exports the function as `run`.
+   * @param maximum pages that the memory may grow to
+   */
+  module(body: Code, maximum: number): Uint8Array {
     const locals = this.#locals.map((type) => [1, type]);
     const code = flat([unsigned(locals.length), locals, body, 0x0b]);
     const sections: [number, Code][] = [
       [1, [1, 0x60, unsigned(this.arity), new Array<number>(this.arity).fill(I32), 0]],
-      [2, [1, text('env'), text('memory'), 2, 0, 1]],
+      [2, [1, text('env'), text('memory'), 2, SHARED, unsigned(1), unsigned(maximum)]],
       [3, [1, 0]],
       [7, [1, text('run'), 0, 0]],
       [10, [1, unsigned(code.length), code]],

@@ -1,9 +1,22 @@
 /**
- * Adds a product of thin matrices to rows of a weight and measures the update, in one pass over the memory. Through
- * ONNX Runtime the same takes several passes, and every block is copied on its way to another thread and back.
+ * Adds a product of thin matrices to rows of a weight and measures the update, in one pass over the memory and in
+ * threads of its own. Through ONNX Runtime the same takes several passes, and every block is
+ * copied on its way to another thread and back.
  */
+import { existsSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { readAside } from '../../../src/onnx/index.js';
+import type { TensorData } from '../../../src/tensor.js';
+import { workerFile } from '../../worker-file.js';
 import type { Sums } from '../fidelity.js';
-import { lowRankProgram } from './program.js';
+import type { Piece } from '../pieces.js';
+import { type Engine, engineHere, MAX_PAGES } from './engine.js';
+import { KernelThread } from './kernel-thread.js';
+import { lowRankProgram, SUMS_BYTES } from './program.js';
+import { type Region, Regions } from './regions.js';
+
+/** Threads at most: two of them keep up with the system's copies to the disk's cache. Those copies take a processor, too. */
+const MAX_THREADS = 2;
 
 /** Factors of an update L R of a weight [rows, columns]. */
 export interface Factors {
@@ -16,90 +29,83 @@ export interface Factors {
   readonly columns: number;
 }
 
-/** Numbers of parameters are those of `lowRankProgram`. */
-type Run = (...numbers: readonly number[]) => void;
-
-/** What is used of the global of that name, which the language's own declarations leave to browsers. */
-interface Engine {
-  readonly Memory: new (limits: { initial: number }) => Memory;
-  readonly Module: new (bytes: Uint8Array) => object;
-  readonly Instance: new (
-    module: object,
-    imports: { env: { memory: Memory } },
-  ) => { readonly exports: { readonly run: Run } };
-  validate(bytes: Uint8Array): boolean;
+/** Factors in the kernel's memory, until they are freed. */
+export interface LoadedFactors extends Pick<Factors, 'rank' | 'rows' | 'columns'> {
+  readonly leftAt: number;
+  readonly rightAt: number;
+  free(): void;
 }
 
-interface Memory {
-  readonly buffer: ArrayBuffer;
-  grow(pages: number): number;
+/** Rows with the update. */
+export interface UpdatedRows extends Piece {
+  readonly sums: Sums;
 }
-
-/** The engine where it has vectors: Node.js without a compiler (`--jitless`) has none, and old processors lack them. */
-function engineFor(program: Uint8Array): Engine | undefined {
-  const { WebAssembly: engine } = globalThis as { readonly WebAssembly?: Engine };
-  return engine?.validate(program) === true ? engine : undefined;
-}
-
-const PAGE = 1 << 16;
-/** Room for the sums, in front of everything else. */
-const SUMS_BYTES = 64;
 
 export class LowRankKernel {
-  readonly #memory: Memory;
-  readonly #run: Run;
-  #loaded: Factors | undefined;
+  readonly #threads: readonly KernelThread[];
+  readonly #regions: Regions;
 
-  private constructor(engine: Engine, program: Uint8Array) {
-    this.#memory = new engine.Memory({ initial: 1 });
+  private constructor(engine: Engine, program: Uint8Array, script: string) {
+    const memory = new engine.Memory({ initial: 1, maximum: MAX_PAGES, shared: true });
     const module = new engine.Module(program);
-    this.#run = new engine.Instance(module, { env: { memory: this.#memory } }).exports.run;
+    const count = Math.max(1, Math.min(MAX_THREADS, availableParallelism() - 1));
+    this.#threads = Array.from({ length: count }, () => new KernelThread(script, { module, memory }));
+    this.#regions = new Regions(memory);
   }
 
-  /** Undefined where Node.js cannot run it. */
+  /** Undefined where Node.js cannot run it: old processors lack vectors, and `--jitless` the compiler. */
   static create(): LowRankKernel | undefined {
+    const engine = engineHere();
     const program = lowRankProgram();
-    const engine = engineFor(program);
-    return engine === undefined ? undefined : new LowRankKernel(engine, program);
+    const script = workerFile('fold/low-rank/kernel-worker');
+    if (engine?.validate(program) !== true || !existsSync(script)) return undefined;
+    return new LowRankKernel(engine, program, script);
   }
 
-  /** Where `count` rows of the weight are put to be updated, and where they are afterwards. Valid until the next call. */
-  input(factors: Factors, count: number): Uint8Array {
-    const start = this.#load(factors);
-    const length = 4 * count * factors.columns;
-    this.#reach(start + length);
-    return new Uint8Array(this.#memory.buffer, start, length);
+  load({ left, right, rank, rows, columns }: Factors): LoadedFactors {
+    const region = this.#regions.take(right.byteLength + left.byteLength);
+    this.#regions.floats(region, 0, right.length).set(right);
+    this.#regions.floats(region, right.byteLength, left.length).set(left);
+    const rightAt = region.address;
+    const free = () => this.#regions.free(region);
+    return { rank, rows, columns, rightAt, leftAt: rightAt + right.byteLength, free };
   }
 
-  /** Updates the rows of the last `input` in place, which are `count` from `row`, and measures the update. */
-  update(factors: Factors, row: number, count: number): Sums {
-    const { rank, rows, columns, right } = factors;
-    const rightAt = SUMS_BYTES;
-    const leftAt = rightAt + right.byteLength;
-    this.#run(this.#load(factors), count, columns, leftAt + 4 * row, 4 * rows, rank, rightAt, 0);
-    const [base0 = 0, base1 = 0, delta0 = 0, delta1 = 0] = new Float64Array(this.#memory.buffer, 0, 4);
-    const changed = new Int32Array(this.#memory.buffer, 32, 4).reduce((sum, lane) => sum + lane, 0);
-    return { base: base0 + base1, delta: delta0 + delta1, unchanged: count * columns - changed, lost: 0 };
+  /**
+   * `count` rows of a weight from `row`, updated and measured.
+   * @param weight [rows, columns] in float32
+   * @throws E_IO and others of reading the weight, E_RUNTIME when memory runs out
+   */
+  async update(factors: LoadedFactors, weight: TensorData, row: number, count: number): Promise<UpdatedRows> {
+    const { rank, rows, columns, leftAt, rightAt } = factors;
+    const length = 4 * count * columns;
+    const region = this.#regions.take(SUMS_BYTES + length);
+    const bytes = this.#regions.bytes(region, SUMS_BYTES, length);
+    await readAside(bytes, weight, 4 * row * columns);
+    await this.#idlest().update({
+      at: region.address + SUMS_BYTES,
+      count,
+      columns,
+      leftAt: leftAt + 4 * row,
+      leftStride: 4 * rows,
+      rank,
+      rightAt,
+      sumsAt: region.address,
+    });
+    return { bytes, sums: this.#sums(region, count * columns), free: () => this.#regions.free(region) };
   }
 
-  /** Puts the factors into memory unless they are there; the address behind them. */
-  #load(factors: Factors): number {
-    const { left, right } = factors;
-    const rightAt = SUMS_BYTES;
-    const leftAt = rightAt + right.byteLength;
-    const end = leftAt + left.byteLength;
-    if (this.#loaded !== factors) {
-      this.#reach(end);
-      new Float32Array(this.#memory.buffer, rightAt, right.length).set(right);
-      new Float32Array(this.#memory.buffer, leftAt, left.length).set(left);
-      this.#loaded = factors;
-    }
-    // Vectors of rows need no alignment, but are loaded quicker where they have one.
-    return Math.ceil(end / 64) * 64;
+  async close(): Promise<void> {
+    await Promise.all(this.#threads.map((thread) => thread.close()));
   }
 
-  #reach(end: number): void {
-    const missing = end - this.#memory.buffer.byteLength;
-    if (missing > 0) this.#memory.grow(Math.ceil(missing / PAGE));
+  #idlest(): KernelThread {
+    return this.#threads.reduce((least, thread) => (thread.load < least.load ? thread : least));
+  }
+
+  #sums(region: Region, count: number): Sums {
+    const [base0 = 0, base1 = 0, delta0 = 0, delta1 = 0] = this.#regions.doubles(region, 0, 4);
+    const changed = this.#regions.integers(region, 32, 4).reduce((sum, lane) => sum + lane, 0);
+    return { base: base0 + base1, delta: delta0 + delta1, unchanged: count - changed, lost: 0 };
   }
 }

@@ -17,12 +17,15 @@ import {
   v128,
   whileLoop,
 } from './assembler.js';
+import { MAX_PAGES } from './engine.js';
 
 type Parameters = readonly [Local, Local, Local, Local, Local, Local, Local, Local];
 
 /** Rows of a tile. Rows in fours are done quickest: those that are left over go one by one, each through all of the right factor. */
 export const TILE_ROWS = 4;
 const FLOAT = 4;
+/** Room that the sums of a pass take, with what aligns the rows behind them. */
+export const SUMS_BYTES = 64;
 
 /** How a tile reads and writes a row: some vectors of four floats, or a single float. */
 interface Width {
@@ -135,13 +138,12 @@ export function lowRankProgram(): Uint8Array {
       addBytes(rows, -height),
     ]);
 
-  return write.module([
+  const body = [
     rowBytes.set(i32.mul(columns.get, i32.const(FLOAT))),
     [base, change, changed].map((total) => total.set(v128.zero)),
     stripCode(TILE_ROWS),
     stripCode(1),
-    v128.store(sums.get, 0, base.get),
-    v128.store(sums.get, 16, change.get),
-    v128.store(sums.get, 32, changed.get),
-  ]);
+    [base, change, changed].map((total, index) => v128.store(sums.get, 16 * index, total.get)),
+  ];
+  return write.module(body, MAX_PAGES);
 }
