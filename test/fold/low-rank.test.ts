@@ -9,9 +9,11 @@ import { FormulaEvaluator } from '../../runtime/fold/evaluator.js';
 import { FoldedData } from '../../runtime/fold/folded-tensor.js';
 import { type Factors, LowRankKernel } from '../../runtime/fold/low-rank/kernel.js';
 import { factorsOf } from '../../runtime/fold/low-rank/split.js';
+import type { KernelDType } from '../../runtime/fold/low-rank/storage.js';
 import type { ComputeDType } from '../../runtime/fold/weight.js';
 import { loadTensor, numbersOf } from '../../runtime/host-tensor.js';
 import { Value } from '../../src/graph.js';
+import { narrow, widen } from '../../src/halves.js';
 import { initTensor, normal } from '../../src/initializer.js';
 import { tensorOf } from '../../src/literals.js';
 import type { Model } from '../../src/model.js';
@@ -38,16 +40,26 @@ function factors(rows: number, columns: number, rank: number): Factors {
   return { left, right: random('right', [rank, columns]), rank, rows, columns };
 }
 
-async function update(kernel: LowRankKernel, given: Factors, data: TensorData, row: number, count: number) {
+async function update(
+  kernel: LowRankKernel,
+  given: Factors,
+  data: TensorData,
+  row: number,
+  count: number,
+  dtype: KernelDType = 'float32',
+) {
   const factors = kernel.load(given);
-  const { bytes, sums, free } = await kernel.update(factors, data, row, count);
-  const numbers = new Float32Array(bytes.slice().buffer);
+  const { bytes, sums, free } = await kernel.update(factors, { dtype, data }, { row, count });
+  const { buffer } = bytes.slice();
   free();
   factors.free();
-  return { sums, numbers };
+  return { sums, numbers: new Float32Array(dtype === 'float32' ? buffer : new ArrayBuffer(0)), buffer };
 }
 
-function bytesOf(numbers: Float32Array): BytesData {
+/** Codes of finite numbers without sign. */
+const FINITE_CODES = { float16: 0x7c00, bfloat16: 0x7f80 };
+
+function bytesOf(numbers: Float32Array | Uint16Array): BytesData {
   return new BytesData(new Uint8Array(numbers.buffer, numbers.byteOffset, numbers.byteLength));
 }
 
@@ -97,6 +109,90 @@ describe('the kernel', () => {
     );
   });
 
+  describe.each(['float16', 'bfloat16'] as const)('in %s', (dtype) => {
+    const same = (codes: Uint16Array, expected: Uint16Array) => {
+      // One code of a NaN is as good as another.
+      const canonical = (all: Uint16Array) =>
+        Buffer.from(
+          narrow(
+            dtype,
+            widen(dtype, all).map((number) => (Number.isNaN(number) ? Number.NaN : number)),
+          ).buffer,
+        );
+      expect(Buffer.compare(canonical(codes), canonical(expected))).toBe(0);
+    };
+
+    test('rounds what it gives in float32, and measures what that loses', async () => {
+      const size = fc.integer({ min: 1, max: 21 });
+      await fc.assert(
+        fc.asyncProperty(
+          size,
+          size,
+          fc.integer({ min: 1, max: 9 }),
+          fc.nat(),
+          async (rows, columns, rank, seed) => {
+            const row = seed % rows;
+            const count = rows - row;
+            const given = factors(rows, columns, rank);
+            const codes = narrow(dtype, random('w', [rows, columns]));
+            const w = widen(dtype, codes);
+            const exact = await update(kernel, given, bytesOf(w), row, count);
+            const rounded = await update(kernel, given, bytesOf(codes), row, count, dtype);
+            const stored = new Uint16Array(rounded.buffer);
+            same(stored, narrow(dtype, exact.numbers));
+            const numbers = widen(dtype, stored);
+            const lost = numbers.reduce((sum, number, i) => sum + (number - exact.numbers[i]!) ** 2, 0);
+            expect(Math.abs(rounded.sums.lost - lost)).toBeLessThanOrEqual(16 * EPSILON * lost);
+            expect(rounded.sums).toMatchObject({
+              base: exact.sums.base,
+              delta: exact.sums.delta,
+              unchanged: numbers.filter((number, i) => number === w[row * columns + i]).length,
+            });
+          },
+        ),
+        { seed: 4, numRuns: 60 },
+      );
+    });
+
+    test('knows every code', async () => {
+      const codes = Uint16Array.from({ length: 1 << 16 }, (_, code) => code);
+      const none = {
+        left: new Float32Array(256),
+        right: new Float32Array(256),
+        rank: 1,
+        rows: 256,
+        columns: 256,
+      };
+      const { buffer } = await update(kernel, none, bytesOf(codes), 0, 256, dtype);
+      // A sum with zero has no negative zero.
+      same(new Uint16Array(buffer), codes.with(0x8000, 0));
+    });
+
+    test('rounds to nearest, ties to even, from the smallest numbers to the largest', async () => {
+      const [rows, columns] = [64, 1024];
+      const finite = FINITE_CODES[dtype];
+      const left = Float32Array.from({ length: rows }, () => 1);
+      const right = Float32Array.from({ length: columns }, (_, i) => {
+        const low = Math.floor((i / columns) * finite);
+        const [below, above] = widen(dtype, Uint16Array.of(low, low + 1)) as unknown as [number, number];
+        const step = Number.isFinite(above) ? above - below : below * 2 ** -8;
+        const sign = i % 3 === 0 ? -1 : 1;
+        return sign * (below + step * ([0.25, 0.5, 0.75, 0.4999999, 0.5000001][i % 5] as number));
+      });
+      // Past the largest number: what rounds to it, and what does not.
+      right.set([65519, 65520, -65536, 3.4e38, Number.POSITIVE_INFINITY, Number.NaN, 2 ** -25, 2 ** -149]);
+      const zeros = bytesOf(new Uint16Array(rows * columns));
+      const { buffer } = await update(kernel, { left, right, rank: 1, rows, columns }, zeros, 0, 1, dtype);
+      same(
+        new Uint16Array(buffer),
+        narrow(
+          dtype,
+          right.map((number) => 0 + number),
+        ),
+      );
+    });
+  });
+
   test('is left out where Node.js has no vectors', () => {
     vi.stubGlobal('WebAssembly', undefined);
     expect(LowRankKernel.create()).toBeUndefined();
@@ -109,7 +205,11 @@ describe('the kernel', () => {
     const [one, other] = [factors(6, 10, 2), factors(400, 700, 5)];
     const w = random('w', [400, 700]);
     const first = (await update(kernel, one, bytesOf(w), 2, 3)).numbers;
-    const held = await kernel.update(kernel.load(other), bytesOf(w), 0, 400);
+    const held = await kernel.update(
+      kernel.load(other),
+      { dtype: 'float32', data: bytesOf(w) },
+      { row: 0, count: 400 },
+    );
     const before = held.bytes.slice();
     for (const count of [1, 4, 3])
       expect((await update(kernel, one, bytesOf(w), 2, count)).numbers.slice(0, 10)).toEqual(
@@ -139,12 +239,11 @@ describe('the kernel', () => {
   test('a thread that is gone is an error, not a wait', async () => {
     const closed = LowRankKernel.create() as LowRankKernel;
     const w = bytesOf(random('w', [6, 10]));
-    const waiting = update(closed, factors(6, 10, 2), w, 0, 6);
-    await closed.close();
     const gone = { code: 'E_RUNTIME', message: expect.stringContaining('ended') };
-    await expect(Promise.all([waiting, update(closed, factors(6, 10, 2), w, 0, 6)])).rejects.toMatchObject(
-      gone,
-    );
+    const waiting = expect(update(closed, factors(6, 10, 2), w, 0, 6)).rejects.toMatchObject(gone);
+    await closed.close();
+    await waiting;
+    await expect(update(closed, factors(6, 10, 2), w, 0, 6)).rejects.toMatchObject(gone);
   });
 });
 
@@ -251,10 +350,10 @@ function zeros(tensors: ReadonlyMap<string, Tensor>): Map<string, Tensor> {
 
 describe('numbers at the edge', () => {
   const build = UPDATES.plain as Build;
-  const fold = async (w: number[], A: number[], B: number[]) => {
+  const fold = async (w: number[], A: number[], B: number[], dtype: KernelDType = 'float32') => {
     const evaluator = new FormulaEvaluator();
     try {
-      const weight = tensorOf('float32', [2, 2], w);
+      const weight = tensorOf(dtype, [2, 2], w);
       const tensors = new Map([
         ['left', tensorOf('float32', [2, 2], A)],
         ['right', tensorOf('float32', [2, 2], B)],
@@ -272,6 +371,16 @@ describe('numbers at the edge', () => {
       where: 'weight',
       message: expect.stringContaining('element 3'),
     });
+  });
+
+  test('so does one that float16 cannot hold', async () => {
+    await expect(fold([1, 2, 3, 65504], [0, 0, 1, 0], [0, 40, 0, 0], 'float16')).rejects.toMatchObject({
+      code: 'E_NON_FINITE',
+      message: expect.stringMatching(/65544, which its dtype cannot hold, at element 3/),
+    });
+    const { numbers, fidelity } = await fold([1, 2, 3, 65504], [0, 0, 1, 0], [0, 8, 0, 0], 'float16');
+    expect([...numbers]).toEqual([1, 2, 3, 65504]);
+    expect(fidelity).toMatchObject({ unchanged: 1, updateError: 1 });
   });
 
   test('numbers whose squares overflow are measured all the same', async () => {

@@ -5,9 +5,10 @@
  */
 import type { z } from 'zod';
 import { Value } from '../../../src/graph.js';
+import { encodeNumbers } from '../../../src/literals.js';
 import type { Model } from '../../../src/model.js';
 import { type Tensor, type TensorData, tensorOfBytes } from '../../../src/tensor.js';
-import { tensorType } from '../../../src/types.js';
+import { byteSize, tensorType } from '../../../src/types.js';
 import { emptyModel, type transformerShape } from './transformer.js';
 
 export type LlamaShape = Readonly<z.output<typeof transformerShape>>;
@@ -15,20 +16,26 @@ export type LlamaShape = Readonly<z.output<typeof transformerShape>>;
 /** 1.08 GB of float32 weights in the widths of Llama 3.2 1B's attention and TinyLlama's MLP. */
 export const LLAMA_1GB: LlamaShape = { layers: 4, hidden: 2048, heads: 32, intermediate: 5632, vocab: 32000 };
 
+/** The same widths and bytes in half precision. */
+export const LLAMA_1GB_HALF: LlamaShape = { ...LLAMA_1GB, layers: 9 };
+
 export const LLAMA_TINY: LlamaShape = { layers: 2, hidden: 64, heads: 4, intermediate: 160, vocab: 200 };
 
 const PIECE = 1 << 18;
 const BOUND = 0.03;
 
-/** Uniform float32 numbers in [−0.03, 0.03), made piece by piece (xorshift32). */
+export type LlamaDType = 'float32' | 'float16' | 'bfloat16';
+
+/** Uniform numbers in [−0.03, 0.03), made piece by piece (xorshift32). */
 class RandomData implements TensorData {
   readonly byteLength: number;
 
   constructor(
     readonly count: number,
     readonly seed: number,
+    readonly dtype: LlamaDType,
   ) {
-    this.byteLength = 4 * count;
+    this.byteLength = byteSize(dtype, count);
   }
 
   read(): never {
@@ -45,35 +52,41 @@ class RandomData implements TensorData {
         state ^= state << 5;
         piece[i] = (state / 0x80000000) * BOUND;
       }
-      yield new Uint8Array(piece.buffer);
+      yield encodeNumbers(this.dtype, piece);
     }
   }
 }
 
-function floats(dims: readonly number[], values: Float32Array): Tensor {
-  return tensorOfBytes('float32', dims, new Uint8Array(values.buffer));
+function floats(dims: readonly number[], values: Float32Array, dtype: LlamaDType = 'float32'): Tensor {
+  return tensorOfBytes(dtype, dims, encodeNumbers(dtype, values));
 }
 
-/** Input `input_ids` int64[batch, sequence]; output `logits` float32[batch, sequence, vocab]. */
-export function llamaDecoder({ layers, hidden, heads, intermediate, vocab }: LlamaShape): Model {
+/**
+ * Input `input_ids` int64[batch, sequence]; output `logits` [batch, sequence, vocab] in the dtype of the weights. Angles
+ * of positions are computed in float32.
+ */
+export function llamaDecoder(
+  { layers, hidden, heads, intermediate, vocab }: LlamaShape,
+  dtype: LlamaDType = 'float32',
+): Model {
   const { model, graph, builder: b } = emptyModel('llama');
   const { op } = b;
   const headDim = hidden / heads;
 
   let seed = 0;
   const initializer = (name: string, tensor: Tensor) =>
-    graph.addInitializer(new Value({ name, type: tensorType('float32', tensor.dims), tensor }));
+    graph.addInitializer(new Value({ name, type: tensorType(tensor.dtype, tensor.dims), tensor }));
   const weight = (name: string, rows: number, columns: number) =>
     initializer(name, {
-      dtype: 'float32',
+      dtype,
       dims: [rows, columns],
-      data: new RandomData(rows * columns, seed++),
+      data: new RandomData(rows * columns, seed++, dtype),
     });
   const linear = (path: string, x: Value, inDim: number, outDim: number) =>
     op.MatMul(x, weight(`${path}.weight`, inDim, outDim));
   const norm = (path: string, x: Value) => {
     const mean = op.ReduceMean(op.Pow(x, 2), [-1], { keepdims: 1 });
-    const gain = initializer(`${path}.weight`, floats([hidden], new Float32Array(hidden).fill(1)));
+    const gain = initializer(`${path}.weight`, floats([hidden], new Float32Array(hidden).fill(1), dtype));
     return op.Mul(gain, op.Mul(x, op.Div(1, op.Sqrt(op.Add(mean, 1e-5)))));
   };
 
@@ -91,14 +104,15 @@ export function llamaDecoder({ layers, hidden, heads, intermediate, vocab }: Lla
   const positions = op.Unsqueeze(op.Cast(op.Range(0n, length, 1n), { to: 'float32' }), [1]);
   const half = op.Mul(positions, frequencies);
   const angles = op.Concat([half, half], { axis: -1 });
-  const [cos, sin] = [op.Cos(angles), op.Sin(angles)];
+  const inDType = (x: Value) => (dtype === 'float32' ? x : op.Cast(x, { to: dtype }));
+  const [cos, sin] = [inDType(op.Cos(angles)), inDType(op.Sin(angles))];
   const rotated = (x: Value) => {
     const [left, right] = op.Split(x, [headDim / 2, headDim / 2], { axis: -1 }, 2) as [Value, Value];
     return op.Add(op.Mul(x, cos), op.Mul(op.Concat([op.Neg(right), left], { axis: -1 }), sin));
   };
   const split = (x: Value) => op.Transpose(op.Reshape(x, [0, 0, heads, headDim]), { perm: [0, 2, 1, 3] });
   const later = op.Greater(op.Transpose(positions, { perm: [1, 0] }), positions);
-  const bias = op.Mul(op.Cast(later, { to: 'float32' }), -10_000);
+  const bias = op.Mul(op.Cast(later, { to: dtype }), -10_000);
 
   const table = weight('model.embed_tokens.weight', vocab, hidden);
   let x = op.Gather(table, ids);

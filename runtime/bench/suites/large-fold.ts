@@ -1,11 +1,13 @@
-/** Folding a LoRA of PEFT into a model of 1 GB whose weights lie beside it: time against the system's copy, memory. */
+/** Folding a LoRA of PEFT into models of 1 GB whose weights lie beside them: time against the system's copy, memory. */
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { byteSize } from '../../../src/types.js';
 import { inTurn, type Subject } from '../compare.js';
-import { LLAMA_1GB, LLAMA_TINY } from '../models/llama.js';
+import { LLAMA_1GB, LLAMA_1GB_HALF, LLAMA_TINY, type LlamaDType, type LlamaShape } from '../models/llama.js';
 import { runTask } from '../process.js';
 import type { BenchContext, Suite, SuiteResult } from '../suite.js';
 import { hundredths, percent, type Table, whole } from '../table.js';
+import type { Json } from '../task.js';
 
 const RANK = 16;
 
@@ -19,12 +21,38 @@ export const largeFold: Suite = {
   run: measure,
 };
 
-async function measure({ quick, folder, rounds: count, log }: BenchContext): Promise<SuiteResult> {
-  const shape = quick ? LLAMA_TINY : LLAMA_1GB;
+interface Case {
+  readonly id: string;
+  readonly shape: LlamaShape;
+  readonly dtype: LlamaDType;
+}
+
+const CASES: readonly Case[] = [
+  { id: 'large-fold', shape: LLAMA_1GB, dtype: 'float32' },
+  { id: 'large-fold-float16', shape: LLAMA_1GB_HALF, dtype: 'float16' },
+  { id: 'large-fold-bfloat16', shape: LLAMA_1GB_HALF, dtype: 'bfloat16' },
+];
+
+async function measure(context: BenchContext): Promise<SuiteResult> {
+  const tables: Table[] = [];
+  const raw: Record<string, readonly Json[]> = {};
+  for (const one of CASES) {
+    const { table, all } = await measureCase(one, context);
+    tables.push(table);
+    for (const [name, measurements] of Object.entries(all)) raw[`${one.dtype}, ${name}`] = measurements;
+  }
+  return { tables, raw };
+}
+
+async function measureCase(
+  { id, shape: full, dtype }: Case,
+  { quick, folder, rounds: count, log }: BenchContext,
+) {
+  const shape = quick ? LLAMA_TINY : full;
   const model = join(folder, 'llama.onnx');
   const adapter = join(folder, 'llama-lora');
-  log(`  writing a decoder of ${shape.layers} layers, width ${shape.hidden}`);
-  const { sites } = await runTask('writeLlama', { shape, out: model, adapter, rank: RANK });
+  log(`  writing a decoder of ${shape.layers} layers, width ${shape.hidden}, in ${dtype}`);
+  const { sites } = await runTask('writeLlama', { shape, dtype, out: model, adapter, rank: RANK });
   const copied = join(folder, 'copy.onnx');
   const merged = join(folder, 'merged.onnx');
   const sources = [model, `${model}.data`];
@@ -74,8 +102,8 @@ async function measure({ quick, folder, rounds: count, log }: BenchContext): Pro
     ];
   });
   const table: Table = {
-    id: 'large-fold',
-    title: `Fold: Llama-shaped decoder, ${shape.layers} layers, width ${shape.hidden}, ${gigabytes(shape)} GB in external data, PEFT LoRA r=${RANK} on all linear modules (${String(sites)})`,
+    id,
+    title: `Fold: Llama-shaped decoder, ${shape.layers} layers, width ${shape.hidden}, ${gigabytes(shape, dtype)} GB of ${dtype} in external data, PEFT LoRA r=${RANK} on all linear modules (${String(sites)})`,
     columns: [
       { key: 'subject', head: 'what' },
       { key: 'ms', head: 'ms', format: whole },
@@ -90,14 +118,14 @@ async function measure({ quick, folder, rounds: count, log }: BenchContext): Pro
       'Medians over rounds, in turn. Copy: `cp` and `sync` of both files. Fold: reading the folder to the last rename, written and synced, with the check of all untouched bytes. Cold: the system was asked to forget the pages of the base. Runtime alone: the same process after a session of one node ran.',
     ],
   };
-  return { tables: [table], raw: rounds.all() };
+  return { table, all: rounds.all() };
 }
 
 function nameOf(what: string, cold: boolean): string {
   return `${what}, ${cold ? 'cold' : 'warm'}`;
 }
 
-function gigabytes({ layers, hidden, intermediate, vocab }: typeof LLAMA_1GB): string {
+function gigabytes({ layers, hidden, intermediate, vocab }: LlamaShape, dtype: LlamaDType): string {
   const weights = vocab * hidden + layers * (4 * hidden * hidden + 3 * hidden * intermediate);
-  return ((4 * weights) / 1e9).toFixed(2);
+  return (byteSize(dtype, weights) / 1e9).toFixed(2);
 }

@@ -25,9 +25,15 @@ const run = promisify(execFile);
 /** A decoder with its weights in a file beside it, and a folder of PEFT with a LoRA on all linear modules. */
 export const writeLlama: BenchTask = async (input) => {
   const given = z
-    .object({ shape: transformerShape, out: z.string(), adapter: z.string(), rank: z.int() })
+    .object({
+      shape: transformerShape,
+      dtype: z.enum(['float32', 'float16', 'bfloat16']),
+      out: z.string(),
+      adapter: z.string(),
+      rank: z.int(),
+    })
     .parse(input);
-  await writeModel(llamaDecoder(given.shape), given.out, { externalData: 'file' });
+  await writeModel(llamaDecoder(given.shape, given.dtype), given.out, { externalData: 'file' });
   const { record } = withLora(readModel(given.out), given.rank, 'all-linear');
   const tensors = new Map<string, Tensor>();
   for (const site of record.sites)

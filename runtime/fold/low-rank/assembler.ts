@@ -50,20 +50,49 @@ export const i32 = {
   less: (a: Code, b: Code): Code => [a, b, 0x48],
 };
 
+const unary =
+  (op: number) =>
+  (value: Code): Code => [value, simd(op)];
+
 const binary =
   (op: number) =>
   (a: Code, b: Code): Code => [a, b, simd(op)];
 
+/** By a number of bits. */
+const shift =
+  (op: number) =>
+  (value: Code, bits: number): Code => [value, i32.const(bits), simd(op)];
+
+const load =
+  (op: number) =>
+  (address: Code, offset: number): Code => [address, simd(op), at(offset)];
+
+const storeLane0 =
+  (op: number) =>
+  (address: Code, offset: number, value: Code): Code => [address, value, simd(op), at(offset), 0];
+
+const ZERO: Code = [simd(0x0c), new Array<number>(16).fill(0)];
+
 export const v128 = {
-  zero: [0xfd, unsigned(0x0c), new Array<number>(16).fill(0)] as Code,
-  load: (address: Code, offset: number): Code => [address, simd(0x00), at(offset)],
+  zero: ZERO,
+  load: load(0x00),
   store: (address: Code, offset: number, value: Code): Code => [address, value, simd(0x0b), at(offset)],
-  /** One float into all four lanes. */
-  splat: (address: Code, offset: number): Code => [address, simd(0x09), at(offset)],
-  /** One float into lane 0, zeros into the others. */
-  loadOne: (address: Code, offset: number): Code => [address, simd(0x5c), at(offset)],
-  /** Lane 0 alone. */
-  storeOne: (address: Code, offset: number, value: Code): Code => [address, value, simd(0x5a), at(offset), 0],
+  /** Four numbers of 16 bits without sign, each in 32. */
+  load16x4: load(0x04),
+  /** Lanes of 32 bits alike. */
+  splat: load(0x09),
+  /** 32 or 16 bits into lane 0, zeros into the others. */
+  loadOne: load(0x5c),
+  loadOne16: (address: Code, offset: number): Code => [address, ZERO, simd(0x55), at(offset), 0],
+  /** Lane 0 alone, of 64, 32 or 16 bits. */
+  storeHalf: storeLane0(0x5b),
+  storeOne: storeLane0(0x5a),
+  storeOne16: storeLane0(0x59),
+  and: binary(0x4e),
+  or: binary(0x50),
+  xor: binary(0x51),
+  /** Bits of `a` where those of `mask` are set, of `b` elsewhere. */
+  select: (a: Code, b: Code, mask: Code): Code => [a, b, mask, simd(0x52)],
   /** Lanes 2 and 3 of a pair of floats in front. */
   upperHalf: (value: Code): Code => [
     value,
@@ -73,8 +102,20 @@ export const v128 = {
 };
 
 export const f32x4 = { add: binary(0xe4), sub: binary(0xe5), mul: binary(0xe6), differ: binary(0x42) };
-export const i32x4 = { sub: binary(0xb1) };
-export const f64x2 = { add: binary(0xf0), ofLowerFloats: (value: Code): Code => [value, simd(0x5f)] };
+export const f64x2 = { add: binary(0xf0), ofLowerFloats: unary(0x5f) };
+/** Lanes of 32 bits from 0 to 2¹⁶ − 1 as 16 bits. */
+export const i16x8 = { narrow: binary(0x86) };
+export const i32x4 = {
+  const: (value: number): Code => [i32.const(value | 0), simd(0x11)],
+  add: binary(0xae),
+  sub: binary(0xb1),
+  shiftLeft: shift(0xab),
+  /** Zeros come in. */
+  shiftRight: shift(0xad),
+  /** With signs: −1 where it holds, 0 elsewhere. */
+  less: binary(0x39),
+  notLess: binary(0x3f),
+};
 
 /** Repeats while a condition holds. */
 export function whileLoop(condition: Code, body: Code): Code {

@@ -3,15 +3,17 @@ import { Worker } from 'node:worker_threads';
 import { PeftCompileError } from '../../../src/errors.js';
 import type { Memory } from './engine.js';
 import type { Factors } from './kernel.js';
+import type { KernelDType } from './storage.js';
 
 /** What a thread is started with. */
 export interface KernelSetup {
-  readonly module: object;
+  readonly modules: Readonly<Record<KernelDType, object>>;
   readonly memory: Memory;
 }
 
 /** Rows of a weight for a thread to update in place. Addresses are of the memory that the threads share. */
 export interface RowsToUpdate extends Pick<Factors, 'rank' | 'columns'> {
+  readonly dtype: KernelDType;
   /** Of the first row, and how many there are. */
   readonly at: number;
   readonly count: number;

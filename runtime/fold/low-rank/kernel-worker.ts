@@ -1,14 +1,24 @@
 /** A thread of `LowRankKernel`: updates rows of a weight in the memory of all threads. */
 import { parentPort, workerData } from 'node:worker_threads';
-import { type Engine, engineHere } from './engine.js';
+import { type Engine, engineHere, type Run } from './engine.js';
 import type { KernelReply, KernelRequest, KernelSetup } from './kernel-thread.js';
+import type { KernelDType } from './storage.js';
 
-const { module, memory } = workerData as KernelSetup;
+const { modules, memory } = workerData as KernelSetup;
 const { Instance } = engineHere() as Engine;
-const { run } = new Instance(module, { env: { memory } }).exports;
+const runs = new Map<KernelDType, Run>();
+
+function runOf(dtype: KernelDType): Run {
+  let run = runs.get(dtype);
+  if (run === undefined) {
+    run = new Instance(modules[dtype], { env: { memory } }).exports.run;
+    runs.set(dtype, run);
+  }
+  return run;
+}
 
 parentPort?.on('message', (request: KernelRequest) => {
-  const { id, at, count, columns, leftAt, leftStride, rank, rightAt, sumsAt } = request;
-  run(at, count, columns, leftAt, leftStride, rank, rightAt, sumsAt);
+  const { id, dtype, at, count, columns, leftAt, leftStride, rank, rightAt, sumsAt } = request;
+  runOf(dtype)(at, count, columns, leftAt, leftStride, rank, rightAt, sumsAt);
   parentPort?.postMessage({ id } satisfies KernelReply);
 });

@@ -10,12 +10,14 @@ import type { TensorData } from '../../../src/tensor.js';
 import { workerFile } from '../../worker-file.js';
 import type { Sums } from '../fidelity.js';
 import type { Piece } from '../pieces.js';
+import type { BlockRows } from '../weight.js';
 import { type Engine, engineHere, MAX_PAGES } from './engine.js';
 import { KernelThread } from './kernel-thread.js';
 import { lowRankProgram, SUMS_BYTES } from './program.js';
 import { type Region, Regions } from './regions.js';
+import { KERNEL_DTYPES, type KernelDType, STORAGES } from './storage.js';
 
-/** Threads at most: two of them keep up with the system's copies to the disk's cache. Those copies take a processor, too. */
+/** Threads at most: two of them keep up with the system's copies to the disk's cache. */
 const MAX_THREADS = 2;
 
 /** Factors of an update L R of a weight [rows, columns]. */
@@ -36,6 +38,11 @@ export interface LoadedFactors extends Pick<Factors, 'rank' | 'rows' | 'columns'
   free(): void;
 }
 
+export interface KernelWeight {
+  readonly dtype: KernelDType;
+  readonly data: TensorData;
+}
+
 /** Rows with the update. */
 export interface UpdatedRows extends Piece {
   readonly sums: Sums;
@@ -45,21 +52,23 @@ export class LowRankKernel {
   readonly #threads: readonly KernelThread[];
   readonly #regions: Regions;
 
-  private constructor(engine: Engine, program: Uint8Array, script: string) {
+  private constructor(engine: Engine, programs: Readonly<Record<KernelDType, Uint8Array>>, script: string) {
     const memory = new engine.Memory({ initial: 1, maximum: MAX_PAGES, shared: true });
-    const module = new engine.Module(program);
-    const count = Math.max(1, Math.min(MAX_THREADS, availableParallelism() - 1));
-    this.#threads = Array.from({ length: count }, () => new KernelThread(script, { module, memory }));
+    const modules = ofDTypes((dtype) => new engine.Module(programs[dtype]));
+    const count = Math.min(MAX_THREADS, availableParallelism());
+    this.#threads = Array.from({ length: count }, () => new KernelThread(script, { modules, memory }));
     this.#regions = new Regions(memory);
   }
 
   /** Undefined where Node.js cannot run it: old processors lack vectors, and `--jitless` the compiler. */
   static create(): LowRankKernel | undefined {
     const engine = engineHere();
-    const program = lowRankProgram();
+    const programs = ofDTypes(lowRankProgram);
     const script = workerFile('fold/low-rank/kernel-worker');
-    if (engine?.validate(program) !== true || !existsSync(script)) return undefined;
-    return new LowRankKernel(engine, program, script);
+    if (!Object.values(programs).every((program) => engine?.validate(program) === true)) return undefined;
+    return engine === undefined || !existsSync(script)
+      ? undefined
+      : new LowRankKernel(engine, programs, script);
   }
 
   load({ left, right, rank, rows, columns }: Factors): LoadedFactors {
@@ -72,17 +81,24 @@ export class LowRankKernel {
   }
 
   /**
-   * `count` rows of a weight from `row`, updated and measured.
-   * @param weight [rows, columns] in float32
+   * `count` rows of a weight from `row`, updated, rounded and measured.
+   * @param weight [rows, columns] in `dtype`
    * @throws E_IO and others of reading the weight, E_RUNTIME when memory runs out
    */
-  async update(factors: LoadedFactors, weight: TensorData, row: number, count: number): Promise<UpdatedRows> {
+  async update(
+    factors: LoadedFactors,
+    weight: KernelWeight,
+    { row, count }: BlockRows,
+  ): Promise<UpdatedRows> {
     const { rank, rows, columns, leftAt, rightAt } = factors;
-    const length = 4 * count * columns;
+    const { dtype, data } = weight;
+    const rowBytes = STORAGES[dtype].bytes * columns;
+    const length = count * rowBytes;
     const region = this.#regions.take(SUMS_BYTES + length);
     const bytes = this.#regions.bytes(region, SUMS_BYTES, length);
-    await readAside(bytes, weight, 4 * row * columns);
+    await readAside(bytes, data, row * rowBytes);
     await this.#idlest().update({
+      dtype,
       at: region.address + SUMS_BYTES,
       count,
       columns,
@@ -104,8 +120,18 @@ export class LowRankKernel {
   }
 
   #sums(region: Region, count: number): Sums {
-    const [base0 = 0, base1 = 0, delta0 = 0, delta1 = 0] = this.#regions.doubles(region, 0, 4);
+    const sums = this.#regions.doubles(region, 0, 8);
+    const [base0 = 0, base1 = 0, delta0 = 0, delta1 = 0, , , lost0 = 0, lost1 = 0] = sums;
     const changed = this.#regions.integers(region, 32, 4).reduce((sum, lane) => sum + lane, 0);
-    return { base: base0 + base1, delta: delta0 + delta1, unchanged: count - changed, lost: 0 };
+    return {
+      base: base0 + base1,
+      delta: delta0 + delta1,
+      lost: lost0 + lost1,
+      unchanged: count - changed,
+    };
   }
+}
+
+function ofDTypes<T>(make: (dtype: KernelDType) => T): Record<KernelDType, T> {
+  return Object.fromEntries(KERNEL_DTYPES.map((dtype) => [dtype, make(dtype)])) as Record<KernelDType, T>;
 }

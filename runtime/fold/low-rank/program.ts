@@ -18,6 +18,7 @@ import {
   whileLoop,
 } from './assembler.js';
 import { MAX_PAGES } from './engine.js';
+import { type KernelDType, STORAGES, type Storage } from './storage.js';
 
 type Parameters = readonly [Local, Local, Local, Local, Local, Local, Local, Local];
 
@@ -27,47 +28,54 @@ const FLOAT = 4;
 /** Room that the sums of a pass take, with what aligns the rows behind them. */
 export const SUMS_BYTES = 64;
 
-/** How a tile reads and writes a row: some vectors of four floats, or a single float. */
+/** How wide a tile is: some vectors of four numbers, or a single number. */
 interface Width {
   readonly columns: number;
   readonly vectors: number;
-  load(address: Code, vector: number): Code;
-  store(address: Code, vector: number, value: Code): Code;
+  /** Of the right factor, which is of floats. */
+  loadFloats(address: Code, vector: number): Code;
+  load(storage: Storage, address: Code, vector: number): Code;
+  store(storage: Storage, address: Code, vector: number, codes: Code): Code;
 }
 
 const WIDE: Width = {
   columns: 8,
   vectors: 2,
-  load: (address, vector) => v128.load(address, 16 * vector),
-  store: (address, vector, value) => v128.store(address, 16 * vector, value),
+  loadFloats: (address, vector) => v128.load(address, 4 * FLOAT * vector),
+  load: (storage, address, vector) => storage.load(address, 4 * storage.bytes * vector),
+  store: (storage, address, vector, codes) => storage.store(address, 4 * storage.bytes * vector, codes),
 };
 
 const SINGLE: Width = {
   columns: 1,
   vectors: 1,
-  load: (address) => v128.loadOne(address, 0),
-  store: (address, _vector, value) => v128.storeOne(address, 0, value),
+  loadFloats: (address) => v128.loadOne(address, 0),
+  load: (storage, address) => storage.loadOne(address, 0),
+  store: (storage, address, _vector, codes) => storage.storeOne(address, 0, codes),
 };
 
 /**
  * Parameters, all bytes or counts: address of the rows of `w` [rows, columns], `rows`, `columns`, address of the left
  * factor at the first of these rows (stored [rank, all rows]), bytes from one row of it to the next, `rank`, address of
  * the right factor [rank, columns], and where the sums go: float64 pairs to be added up for ‖w‖² and ‖Δ‖², then four
- * int32 counts of changed elements.
+ * int32 counts of changed elements, then a pair for the square of what rounding loses.
  */
-export function lowRankProgram(): Uint8Array {
+export function lowRankProgram(dtype: KernelDType): Uint8Array {
+  const storage = STORAGES[dtype];
   const write = new FunctionWriter(8);
   const [w, rows, columns, left, leftStride, rank, right, sums] = write.params as Parameters;
   const integer = () => write.local(I32);
   const vector = () => write.local(V128);
-  const [rowBytes, column, step] = [integer(), integer(), integer()];
+  const conversion = storage.conversion?.(write);
+  const [rowBytes, rightRowBytes, column, step] = [integer(), integer(), integer(), integer()];
   const [leftAt, rightAt] = [integer(), integer()];
   const rowAt = Array.from({ length: TILE_ROWS }, integer);
   const tile = Array.from({ length: TILE_ROWS }, () => Array.from({ length: WIDE.vectors }, vector));
   const rightNow = Array.from({ length: WIDE.vectors }, vector);
-  const [leftNow, before, after, delta] = [vector(), vector(), vector(), vector()];
-  const [baseFloats, deltaFloats] = [vector(), vector()];
-  const [base, change, changed] = [vector(), vector(), vector()];
+  const [leftNow, codes, before] = [vector(), vector(), vector()];
+  const [after, stored, difference] = [vector(), vector(), vector()];
+  const [baseFloats, deltaFloats, lostFloats] = [vector(), vector(), vector()];
+  const [base, change, changed, lost] = [vector(), vector(), vector(), vector()];
 
   const add = (local: Local, value: Code): Code => local.set(i32.add(local.get, value));
   const addBytes = (local: Local, bytes: number): Code => add(local, i32.const(bytes));
@@ -80,6 +88,33 @@ export function lowRankProgram(): Uint8Array {
       ),
     );
 
+  const square = (total: Local, value: Local): Code =>
+    total.set(f32x4.add(total.get, f32x4.mul(value.get, value.get)));
+
+  /** Numbers of a cell before and after, and what of them is stored. */
+  const cellCode = (cell: Local, width: Width, address: Code, v: number): Code => {
+    const kept = conversion === undefined ? after : stored;
+    return [
+      codes.set(width.load(storage, address, v)),
+      conversion?.widen(codes, before) ?? before.set(codes.get),
+      after.set(f32x4.add(before.get, cell.get)),
+      conversion?.narrow(after, codes) ?? codes.set(after.get),
+      width.store(storage, address, v, codes.get),
+      square(baseFloats, before),
+      difference.set(f32x4.sub(after.get, before.get)),
+      square(deltaFloats, difference),
+      conversion === undefined
+        ? []
+        : [
+            conversion.widen(codes, stored),
+            difference.set(f32x4.sub(stored.get, after.get)),
+            square(lostFloats, difference),
+          ],
+      // A comparison that holds is −1.
+      changed.set(i32x4.sub(changed.get, f32x4.differ(kept.get, before.get))),
+    ];
+  };
+
   const tileCode = (height: number, width: Width): Code => {
     const cells = tile.slice(0, height).map((cells) => cells.slice(0, width.vectors));
     return [
@@ -88,7 +123,7 @@ export function lowRankProgram(): Uint8Array {
       rightAt.set(i32.add(right.get, i32.mul(column.get, i32.const(FLOAT)))),
       step.set(i32.const(0)),
       whileLoop(i32.less(step.get, rank.get), [
-        rightNow.slice(0, width.vectors).map((r, v) => r.set(width.load(rightAt.get, v))),
+        rightNow.slice(0, width.vectors).map((r, v) => r.set(width.loadFloats(rightAt.get, v))),
         cells.map((row, r) => [
           leftNow.set(v128.splat(leftAt.get, FLOAT * r)),
           row.map((cell, v) =>
@@ -96,27 +131,17 @@ export function lowRankProgram(): Uint8Array {
           ),
         ]),
         add(leftAt, leftStride.get),
-        add(rightAt, rowBytes.get),
+        add(rightAt, rightRowBytes.get),
         addBytes(step, 1),
       ]),
       baseFloats.set(v128.zero),
       deltaFloats.set(v128.zero),
-      cells.map((row, r) => {
-        const address = (rowAt[r] as Local).get;
-        return row.map((cell, v) => [
-          before.set(width.load(address, v)),
-          after.set(f32x4.add(before.get, cell.get)),
-          width.store(address, v, after.get),
-          delta.set(f32x4.sub(after.get, before.get)),
-          baseFloats.set(f32x4.add(baseFloats.get, f32x4.mul(before.get, before.get))),
-          deltaFloats.set(f32x4.add(deltaFloats.get, f32x4.mul(delta.get, delta.get))),
-          // A comparison that holds is −1.
-          changed.set(i32x4.sub(changed.get, f32x4.differ(after.get, before.get))),
-        ]);
-      }),
+      lostFloats.set(v128.zero),
+      cells.map((row, r) => row.map((cell, v) => cellCode(cell, width, (rowAt[r] as Local).get, v))),
       widened(base, baseFloats),
       widened(change, deltaFloats),
-      rowAt.slice(0, height).map((row) => addBytes(row, FLOAT * width.columns)),
+      conversion === undefined ? [] : widened(lost, lostFloats),
+      rowAt.slice(0, height).map((row) => addBytes(row, storage.bytes * width.columns)),
       addBytes(column, width.columns),
     ];
   };
@@ -139,11 +164,12 @@ export function lowRankProgram(): Uint8Array {
     ]);
 
   const body = [
-    rowBytes.set(i32.mul(columns.get, i32.const(FLOAT))),
-    [base, change, changed].map((total) => total.set(v128.zero)),
+    rowBytes.set(i32.mul(columns.get, i32.const(storage.bytes))),
+    rightRowBytes.set(i32.mul(columns.get, i32.const(FLOAT))),
+    [base, change, changed, lost].map((total) => total.set(v128.zero)),
     stripCode(TILE_ROWS),
     stripCode(1),
-    [base, change, changed].map((total, index) => v128.store(sums.get, 16 * index, total.get)),
+    [base, change, changed, lost].map((total, index) => v128.store(sums.get, 16 * index, total.get)),
   ];
   return write.module(body, MAX_PAGES);
 }
