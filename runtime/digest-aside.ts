@@ -49,7 +49,7 @@ function partsOf(model: Model): DigestPart[] | undefined {
 
 function hashIn(script: string, parts: readonly DigestPart[]): Promise<string | undefined> {
   return new Promise((resolve) => {
-    const worker = new Worker(script, { workerData: parts });
+    const worker = new Worker(script, { workerData: parts, execArgv: [] });
     worker.once('message', ({ hex }: DigestReply) => resolve(hex));
     worker.once('error', () => resolve(undefined));
     worker.once('exit', () => resolve(undefined));

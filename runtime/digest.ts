@@ -6,6 +6,7 @@ import { type Graph, type Value, walkGraphs } from '../src/graph.js';
 import type { Model } from '../src/model.js';
 import { FileData, readPayload } from '../src/onnx/index.js';
 import { FileSource } from '../src/onnx/source.js';
+import { stretches } from '../src/stretches.js';
 import { payloadChunks, type Tensor, type TensorData } from '../src/tensor.js';
 
 const utf8 = new TextEncoder();
@@ -42,17 +43,30 @@ async function digestParts(parts: Iterable<Uint8Array | TensorData>): Promise<st
   const hash = createHash('sha256');
   const buffer = new Uint8Array(PIECE);
   let hashed = 0;
-  for (const part of parts) {
-    hashed += part.byteLength;
-    if (hashed > TURN) {
-      hashed = 0;
-      await setImmediate();
+  for (const part of parts)
+    for await (const bytes of piecesOf(part, buffer)) {
+      hash.update(bytes);
+      hashed += bytes.byteLength;
+      if (hashed > TURN) {
+        hashed = 0;
+        await setImmediate();
+      }
     }
-    if (part instanceof Uint8Array) hash.update(part);
-    else if (part instanceof FileData) updateFromFile(hash, part, buffer);
-    else for await (const bytes of payloadChunks(part)) hash.update(bytes);
-  }
   return finish(hash);
+}
+
+function piecesOf(
+  part: Uint8Array | TensorData,
+  buffer: Uint8Array,
+): Iterable<Uint8Array> | AsyncIterable<Uint8Array> {
+  if (part instanceof Uint8Array) return [part];
+  return part instanceof FileData ? piecesOfFile(part, buffer) : payloadChunks(part);
+}
+
+/** Each piece in the same buffer. */
+function* piecesOfFile(data: FileData, buffer: Uint8Array): Generator<Uint8Array> {
+  for (const { at, size } of stretches(data.byteLength, buffer.length))
+    yield readPayload(buffer.subarray(0, size), data, at);
 }
 
 /** What `digestWeights` hashes, in order. */
@@ -83,11 +97,6 @@ function* partsOfTensor(
       yield utf8.encode(`${text.byteLength}:`);
       yield text;
     }
-}
-
-function updateFromFile(hash: Hash, data: FileData, buffer: Uint8Array): void {
-  for (let at = 0; at < data.byteLength; at += PIECE)
-    hash.update(readPayload(buffer.subarray(0, Math.min(PIECE, data.byteLength - at)), data, at));
 }
 
 function finish(hash: Hash): string {

@@ -4,7 +4,6 @@
  * model runs, and CPU inputs reach ORT without a copy when the caller gives the buffers away (`transfer`).
  */
 import { existsSync } from 'node:fs';
-import { Worker } from 'node:worker_threads';
 import { fail, PeftCompileError } from '../src/errors.js';
 import { byteSize, countOf } from '../src/types.js';
 import { type ExecutionProvider, providerOf } from './ep/index.js';
@@ -12,6 +11,7 @@ import type { HostTensor } from './host-tensor.js';
 import { ortError } from './ort-errors.js';
 import { deviceAccess, rawOptions, type SessionOptions } from './session-options.js';
 import type { CreatedReply, Reply, Request, TensorInfo, Tensors } from './session-protocol.js';
+import { type Ended, Thread } from './thread.js';
 import { workerFile } from './worker-file.js';
 
 export { LOG_LEVELS, type LogLevel, type SessionOptions } from './session-options.js';
@@ -31,6 +31,8 @@ export interface RunRequest {
   /** Give the buffers of `feeds` away instead of copying them; they are empty afterwards. */
   readonly transfer?: boolean;
 }
+
+const SCRIPT = 'session-worker';
 
 /** 1 while a thread uses a device: the runtime's access to devices is one per process, and not safe for threads. */
 const deviceLock = new Int32Array(new SharedArrayBuffer(4));
@@ -53,40 +55,18 @@ export function settleSessions(milliseconds: number): boolean {
   return true;
 }
 
-interface Pending {
-  resolve(value: CreatedReply | Tensors | null): void;
-  reject(error: Error): void;
-  readonly where: string;
-  readonly provider: ExecutionProvider;
-}
-
 /** One worker thread: sessions that share resident tensors. */
 export class SessionHost {
-  readonly #worker: Worker;
   /** Starts at one: loading the runtime is not to be broken off either. */
   readonly #underway = new Int32Array(new SharedArrayBuffer(4)).fill(1);
-  readonly #pending = new Map<number, Pending>();
-  #nextId = 0;
-  #dead: PeftCompileError | undefined;
+  readonly #thread: Thread<Request, Reply>;
   #closing: Promise<void> | undefined;
 
   constructor() {
-    this.#worker = new Worker(workerPath(), {
-      workerData: { underway: this.#underway, deviceLock },
-    });
+    checkBuilt();
+    const data = { underway: this.#underway, deviceLock };
+    this.#thread = new Thread(SCRIPT, data, (ended) => this.#gone(ended));
     underway.add(this.#underway);
-    this.#worker.unref();
-    this.#worker.on('message', (reply: Reply) => this.#settle(reply));
-    this.#worker.on('error', (cause) =>
-      this.#die(`The ONNX Runtime thread crashed: ${String(cause)}`, cause),
-    );
-    this.#worker.on('exit', (code) =>
-      this.#die(
-        this.#closing === undefined
-          ? `The ONNX Runtime thread ended with status ${code}`
-          : 'The session was used after its host was closed',
-      ),
-    );
   }
 
   /**
@@ -134,20 +114,18 @@ export class SessionHost {
 
   /** Whether the thread is gone, closed or crashed. */
   get ended(): boolean {
-    return this.#dead !== undefined;
+    return this.#thread.ended;
   }
 
   /** Releases every session and ends the thread. */
   async close(): Promise<void> {
-    this.#closing ??= this.#dead === undefined ? this.#end() : Promise.resolve();
+    this.#closing ??= this.ended ? Promise.resolve() : this.#end();
     await this.#closing;
   }
 
   async #end(): Promise<void> {
-    const ended = new Promise<void>((resolve) => this.#worker.once('exit', () => resolve()));
     await this.#send({ op: 'close' }, 'session host');
-    this.#worker.ref();
-    await ended;
+    await this.#thread.over();
   }
 
   /** Used by `Session`. */
@@ -160,43 +138,29 @@ export class SessionHost {
     return this.#send(request, where, transfer, provider);
   }
 
-  #send(
+  async #send(
     request: Request,
     where: string,
     transfer: readonly ArrayBuffer[] = [],
     provider: ExecutionProvider = providerOf(),
-  ) {
-    return new Promise<CreatedReply | Tensors | null>((resolve, reject) => {
-      if (this.#dead !== undefined) {
-        reject(this.#dead);
-        return;
-      }
-      const id = this.#nextId++;
-      this.#pending.set(id, { resolve, reject, where, provider });
-      this.#worker.ref();
-      Atomics.add(this.#underway, 0, 1);
-      this.#worker.postMessage({ id, request }, transfer);
-    });
+  ): Promise<CreatedReply | Tensors | null> {
+    if (!this.ended) Atomics.add(this.#underway, 0, 1);
+    const reply = await this.#thread.call(request, transfer);
+    if (!reply.ok) throw ortError(reply.error, where, provider);
+    return reply.value;
   }
 
-  #settle(reply: Reply): void {
-    const entry = this.#pending.get(reply.id);
-    this.#pending.delete(reply.id);
-    // An idle thread must not keep the process alive.
-    if (this.#pending.size === 0) this.#worker.unref();
-    if (reply.ok) entry?.resolve(reply.value);
-    else entry?.reject(ortError(reply.error, entry.where, entry.provider));
-  }
-
-  #die(message: string, cause?: unknown): void {
+  #gone({ cause, status }: Ended): PeftCompileError {
     underway.delete(this.#underway);
-    this.#dead ??= new PeftCompileError('E_RUNTIME', {
-      message,
+    const ended =
+      this.#closing === undefined
+        ? `The ONNX Runtime thread ended with status ${status}`
+        : 'The session was used after its host was closed';
+    return new PeftCompileError('E_RUNTIME', {
+      message: status === undefined ? `The ONNX Runtime thread crashed: ${String(cause)}` : ended,
       remedy: 'If memory ran out, use a smaller batch or shorter sequences.',
       cause,
     });
-    for (const { reject } of this.#pending.values()) reject(this.#dead);
-    this.#pending.clear();
   }
 }
 
@@ -341,13 +305,12 @@ function wholeBuffers(arrays: readonly Uint8Array[]): ArrayBuffer[] {
   return [...buffers];
 }
 
-function workerPath(): string {
-  const path = workerFile('session-worker');
+function checkBuilt(): void {
+  const path = workerFile(SCRIPT);
   if (!existsSync(path))
     fail('E_RUNTIME', {
       message: 'The session worker is not built',
       where: path,
       remedy: 'Run `npm run build` first.',
     });
-  return path;
 }

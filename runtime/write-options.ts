@@ -13,7 +13,9 @@ interface Output {
 
 /** What `writeModel` is told, unless the caller says more. Throws E_USAGE for an output that is a file of the base. */
 export function writeOptionsFor(base: Model, { out, write, force = false }: Output): WriteOptions {
-  const externalData = write?.externalData ?? dataModeFor(base, out);
+  // Links and copies are of the base's files.
+  const externalData =
+    write?.externalData ?? (write?.weights === undefined ? dataModeFor(base, out) : 'keep');
   refuseBaseFiles(base, externalData === 'file' ? [out, `${out}.data`] : [out]);
   return { ...write, externalData, force };
 }

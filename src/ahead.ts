@@ -1,10 +1,14 @@
-/** Work that goes on in another thread while its results are looked at one after the other. */
+/** Work that others do (threads, the system) while its results are looked at one after the other. */
 
-/** Results in the order of `items`, up to `count` of them under way. The rest is waited for when the reader stops early. */
+/**
+ * Results in the order of `items`, up to `count` of them under way.
+ * @param drop given what was under way and nobody takes, because the reader stopped early or another item failed
+ */
 export async function* ahead<T, R>(
   items: Iterable<T>,
   count: number,
   start: (item: T) => Promise<R>,
+  drop: (result: R) => void = () => {},
 ): AsyncGenerator<R> {
   const running: Promise<R>[] = [];
   const take = (): Promise<R> => running.shift() as Promise<R>;
@@ -17,6 +21,7 @@ export async function* ahead<T, R>(
     }
     while (running.length > 0) yield await take();
   } finally {
-    await Promise.allSettled(running);
+    for (const result of await Promise.allSettled(running))
+      if (result.status === 'fulfilled') drop(result.value);
   }
 }

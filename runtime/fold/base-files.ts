@@ -1,8 +1,8 @@
 /** A fold never writes to its base: outputs that are a file of the base, by any name, are refused. */
-import { statSync } from 'node:fs';
 import { fail } from '../../src/errors.js';
 import type { Model } from '../../src/model.js';
 import { FileData } from '../../src/onnx/index.js';
+import { statOf } from '../../src/onnx/source.js';
 import { placedTensors } from './placed-tensors.js';
 
 /** Throws E_USAGE when a path of `outputs` leads to the base's model file or to a file its weights are read from. */
@@ -30,6 +30,6 @@ export function refuseBaseFiles(base: Model, outputs: readonly string[]): void {
 
 /** The same for all names of one file, links included; undefined where there is none. */
 function identity(path: string): string | undefined {
-  const file = statSync(path, { bigint: true, throwIfNoEntry: false });
+  const file = statOf(path);
   return file === undefined ? undefined : `${file.dev}:${file.ino}`;
 }

@@ -8,6 +8,7 @@ import type { HostTensor } from '../host-tensor.js';
 import { type Session, SessionHost, type SessionOptions } from '../session.js';
 import { Lanes } from './lanes.js';
 import { LowRankKernel } from './low-rank/kernel.js';
+import { factorsOf } from './low-rank/split.js';
 import { HandedPieces } from './pieces.js';
 
 export class FormulaEvaluator {
@@ -17,8 +18,9 @@ export class FormulaEvaluator {
   readonly handed = new HandedPieces();
   readonly #host = new SessionHost();
   readonly #sessions = new Map<string, Promise<Session>>();
+  readonly #factors = new Map<string, Model | undefined>();
   readonly #ofFormula = new WeakMap<Model, Promise<Session>>();
-  /** Its thread starts when it is first asked for: few formulas need it. */
+  /** Its threads start when it is first asked for: many formulas are others. */
   #kernel: { readonly created: LowRankKernel | undefined } | undefined;
   readonly #where: Pick<SessionOptions, 'ep' | 'cpuFallback'>;
 
@@ -64,6 +66,13 @@ export class FormulaEvaluator {
     return (await opened).runWith({ feeds, transfer: true, resident });
   }
 
+  /** The formula of the factors alone, where it is an update of low rank: one for formulas of equal text. */
+  factorsOf(formula: Model): Model | undefined {
+    const key = textOf(formula);
+    if (!this.#factors.has(key)) this.#factors.set(key, factorsOf(formula));
+    return this.#factors.get(key);
+  }
+
   /** Keeps tensors for evaluations to come, under keys. */
   put(tensors: Readonly<Record<string, HostTensor>>): Promise<void> {
     return this.#host.put(tensors);
@@ -78,8 +87,7 @@ export class FormulaEvaluator {
   }
 
   #session(formula: Model): Promise<Session> {
-    // Formulas that differ in a constant are different, however long the constant is.
-    const key = printModel(formula, { payload: () => true });
+    const key = textOf(formula);
     let session = this.#sessions.get(key);
     if (session === undefined) {
       session = this.#open(formula);
@@ -103,6 +111,11 @@ export class FormulaEvaluator {
     };
     return this.#host.createSession(await encodeModel(formula), options);
   }
+}
+
+/** Formulas that differ in a constant are different, however long the constant is. */
+function textOf(formula: Model): string {
+  return printModel(formula, { payload: () => true });
 }
 
 /** Whether a formula takes any number of rows. */

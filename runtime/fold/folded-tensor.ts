@@ -8,7 +8,7 @@ import { byteSize, countOf } from '../../src/types.js';
 import type { FormulaEvaluator } from './evaluator.js';
 import { type Fidelity, FidelityMeter } from './fidelity.js';
 import { formulaBlocks } from './formula-blocks.js';
-import { lowRankBlocks, lowRankFactors } from './low-rank/blocks.js';
+import { lowRankBlocks, lowRankFactors, lowRankFormula } from './low-rank/blocks.js';
 import type { Piece } from './pieces.js';
 import { type ComputeDType, WeightToFold } from './weight.js';
 
@@ -40,8 +40,11 @@ export class FoldedData implements TensorData {
 
   async *stream(): AsyncGenerator<Uint8Array> {
     for await (const piece of this.#pieces()) {
-      yield piece.bytes;
-      this.evaluator.handed.add(piece);
+      try {
+        yield piece.bytes;
+      } finally {
+        this.evaluator.handed.add(piece);
+      }
     }
   }
 
@@ -59,11 +62,16 @@ export class FoldedData implements TensorData {
 
   async *#pieces(): AsyncGenerator<Piece> {
     const meter = new FidelityMeter(this.task.target.label);
-    const { kernel } = this.evaluator;
-    const factors = kernel === undefined ? undefined : await lowRankFactors(this.#weight);
-    yield* kernel === undefined || factors === undefined
-      ? formulaBlocks(this.#weight, meter)
-      : lowRankBlocks(this.#weight, kernel, factors, meter);
+    yield* (await this.#updated(meter)) ?? formulaBlocks(this.#weight, meter);
     this.fidelity = meter.result();
+  }
+
+  /** Blocks by the kernel, where it does such formulas and is there. */
+  async #updated(meter: FidelityMeter): Promise<AsyncGenerator<Piece> | undefined> {
+    const formula = lowRankFormula(this.#weight);
+    const kernel = formula === undefined ? undefined : this.evaluator.kernel;
+    if (formula === undefined || kernel === undefined) return undefined;
+    const factors = await lowRankFactors(this.#weight, formula);
+    return factors === undefined ? undefined : lowRankBlocks(this.#weight, kernel, factors, meter);
   }
 }

@@ -1,7 +1,8 @@
 /** Blocks of a folded weight, computed by its formula in ONNX Runtime. */
 import { ahead } from '../../src/ahead.js';
-import type { HostTensor } from '../host-tensor.js';
-import { numbersOf } from '../host-tensor.js';
+import type { Tensor } from '../../src/tensor.js';
+import { countOf } from '../../src/types.js';
+import { type HostTensor, numbersOf } from '../host-tensor.js';
 import type { FidelityMeter } from './fidelity.js';
 import type { Piece } from './pieces.js';
 import { type Floats, roundTo } from './rounding.js';
@@ -33,7 +34,7 @@ export async function* formulaBlocks(weight: WeightToFold, meter: FidelityMeter)
   const resident = Object.fromEntries(keys);
   const cut = new Map([...operands].filter(([input]) => !whole.has(input)));
   const blocks =
-    task.blocks === undefined ? [{ row: 0, count: base.dims[0] ?? 1 }] : weight.blocks(BLOCK_ELEMENTS);
+    task.blocks === undefined ? [{ row: 0, count: base.dims[0] ?? 1 }] : weight.blocks(rowsOfBlock(base));
   try {
     for await (const { computed, stored, ...rows } of ahead(blocks, UNDER_WAY, (rows) =>
       compute(weight, rows, cut, resident),
@@ -44,6 +45,10 @@ export async function* formulaBlocks(weight: WeightToFold, meter: FidelityMeter)
   } finally {
     await evaluator.drop([...keys.values()]);
   }
+}
+
+function rowsOfBlock({ dims: [, ...rest] }: Tensor): number {
+  return Math.max(1, Math.floor(BLOCK_ELEMENTS / countOf(rest)));
 }
 
 async function compute(

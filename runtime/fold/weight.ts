@@ -3,6 +3,7 @@ import type { FoldTask } from '../../passes/fold/plan.js';
 import { fail } from '../../src/errors.js';
 import type { Value } from '../../src/graph.js';
 import { readPayload } from '../../src/onnx/index.js';
+import { stretches } from '../../src/stretches.js';
 import type { Tensor } from '../../src/tensor.js';
 import { byteSize, countOf, isFloat } from '../../src/types.js';
 import { type HostTensor, loadTensor, numbersOf, tensorOfNumbers } from '../host-tensor.js';
@@ -33,11 +34,9 @@ export class WeightToFold {
     return this.base.dtype !== this.computeDtype;
   }
 
-  /** All rows in blocks of so many elements at most, as long as that makes a row. */
-  *blocks(elements: number): Generator<BlockRows> {
-    const [rows = 1, ...rest] = this.base.dims;
-    const step = Math.max(1, Math.floor(elements / countOf(rest)));
-    for (let row = 0; row < rows; row += step) yield { row, count: Math.min(step, rows - row) };
+  /** All rows in blocks of `step` and a last one that may be smaller. */
+  *blocks(step: number): Generator<BlockRows> {
+    for (const { at, size } of stretches(this.base.dims[0] ?? 1, step)) yield { row: at, count: size };
   }
 
   /** Stored rows in a buffer of the lanes. */

@@ -1,5 +1,13 @@
 /** Where encoded bytes come from: memory, or a file that is read by position and never loaded whole. */
-import { closeSync, fstatSync, openSync, read as readCallback, readSync } from 'node:fs';
+import {
+  type BigIntStats,
+  closeSync,
+  fstatSync,
+  openSync,
+  read as readCallback,
+  readSync,
+  statSync,
+} from 'node:fs';
 import { promisify } from 'node:util';
 import { fail, PeftCompileError } from '../errors.js';
 
@@ -241,6 +249,15 @@ const REASONS: Readonly<Record<string, string>> = {
   EMFILE: 'too many open files',
   EIO: 'the device reports an error',
 };
+
+/** What is at a path; undefined where nothing is, or what is there cannot be reached. */
+export function statOf(path: string): BigIntStats | undefined {
+  try {
+    return statSync(path, { bigint: true });
+  } catch {
+    return undefined;
+  }
+}
 
 /** The system's error in words. */
 export function reason(cause: unknown): string {

@@ -1,5 +1,5 @@
 /** Streaming, atomic saves: payloads pass through small buffers, never through memory as a whole. */
-import { fstatSync, realpathSync, statSync } from 'node:fs';
+import { fstatSync, realpathSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import type { Model } from '../model.js';
 import { PendingFile } from './atomic.js';
@@ -7,7 +7,7 @@ import { encodeRope, MAX_MESSAGE, tooLarge } from './encode.js';
 import { type DataFile, type ExternalMode, ModePlacement } from './placement.js';
 import { pump } from './pump.js';
 import type { Chunk, Rope } from './rope.js';
-import type { FileSource } from './source.js';
+import { type FileSource, statOf } from './source.js';
 
 export interface WriteOptions {
   /** Default `keep`: tensors stay where the file had them, new ones go inside while the model stays below 1.9 GB. */
@@ -135,10 +135,9 @@ function chunksOf({ parts }: DataFile): Chunk[] {
 
 /** Whether a path leads to a file that is in use. */
 export function isSameFile(path: string, source: FileSource): boolean {
-  const there = statSync(path, { throwIfNoEntry: false });
-  if (there === undefined) return false;
-  const here = fstatSync(source.descriptor());
-  return there.dev === here.dev && there.ino === here.ino;
+  const there = statOf(path);
+  const here = fstatSync(source.descriptor(), { bigint: true });
+  return there !== undefined && there.dev === here.dev && there.ino === here.ino;
 }
 
 /** Hard-links or copies an external file to its place beside the new model. */

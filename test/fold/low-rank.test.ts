@@ -3,7 +3,7 @@ import { mkdtempSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
-import { afterAll, describe, expect, test, vi } from 'vitest';
+import { afterAll, afterEach, describe, expect, test, vi } from 'vitest';
 import type { FoldTask } from '../../passes/fold/plan.js';
 import { FormulaEvaluator } from '../../runtime/fold/evaluator.js';
 import { FoldedData } from '../../runtime/fold/folded-tensor.js';
@@ -65,6 +65,7 @@ function bytesOf(numbers: Float32Array | Uint16Array): BytesData {
 
 describe('the kernel', () => {
   const kernel = LowRankKernel.create() as LowRankKernel;
+  afterEach(() => void vi.unstubAllGlobals());
   afterAll(() => kernel.close());
 
   test('adds the product to rows of any shape, wherever they begin, and measures what it did', async () => {
@@ -198,7 +199,16 @@ describe('the kernel', () => {
     expect(LowRankKernel.create()).toBeUndefined();
     vi.stubGlobal('WebAssembly', { validate: () => false });
     expect(LowRankKernel.create()).toBeUndefined();
-    vi.unstubAllGlobals();
+  });
+
+  test('is left out where the system does not give the room for its memory', () => {
+    class Memory {
+      constructor() {
+        throw new RangeError('could not allocate memory');
+      }
+    }
+    vi.stubGlobal('WebAssembly', { validate: () => true, Module: class {}, Memory });
+    expect(LowRankKernel.create()).toBeUndefined();
   });
 
   test('turns from one update to another and back, in memory that grows and goes round', async () => {
@@ -239,7 +249,7 @@ describe('the kernel', () => {
   test('a thread that is gone is an error, not a wait', async () => {
     const closed = LowRankKernel.create() as LowRankKernel;
     const w = bytesOf(random('w', [6, 10]));
-    const gone = { code: 'E_RUNTIME', message: expect.stringContaining('ended') };
+    const gone = { code: 'E_RUNTIME', message: expect.stringContaining('closed') };
     const waiting = expect(update(closed, factors(6, 10, 2), w, 0, 6)).rejects.toMatchObject(gone);
     await closed.close();
     await waiting;
@@ -333,6 +343,31 @@ describe('formulas', () => {
       }
     },
   );
+
+  test.each([
+    ['a row of more than a block', [5, 700_000]],
+    ['fewer rows than a tile', [3, 90_001]],
+    ['one column', [70_000, 1]],
+  ] as const)('of weights with %s', async (_what, dims) => {
+    const draw = (key: string, shape: readonly number[]) => initTensor(normal(1), 'float32', shape, 5, key);
+    const w = draw('w', dims);
+    const tensors = new Map([
+      ['left', draw('A', [dims[0], 2])],
+      ['right', draw('B', [2, dims[1]])],
+    ]);
+    const evaluator = new FormulaEvaluator();
+    try {
+      const { updated, computed } = foldOf(UPDATES.plain as Build, evaluator, w, tensors);
+      const [ours, theirs] = [await collect(updated, w), await collect(computed, w)];
+      let worst = 0;
+      for (const [i, number] of ours.entries()) worst = Math.max(worst, Math.abs(number - theirs[i]!));
+      const scale = theirs.reduce((most, number) => Math.max(most, Math.abs(number)), 0);
+      expect(worst).toBeLessThanOrEqual(8 * EPSILON * scale);
+      expect(updated.fidelity?.relativeUpdate).toBeCloseTo(computed.fidelity?.relativeUpdate ?? 0, 5);
+    } finally {
+      await evaluator.close();
+    }
+  });
 
   test.each(Object.keys(OTHERS))('%s: left to the runtime', (name) => {
     expect(factorsOf(formula(OTHERS[name] as Build, [4, 4]))).toBeUndefined();

@@ -15,7 +15,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { insert } from '../../passes/insert/insert.js';
 import { writeAdapter } from '../../runtime/adapter-file.js';
 import { digestWeights } from '../../runtime/digest.js';
-import { fold } from '../../runtime/fold/fold.js';
+import { type FoldOptions, fold } from '../../runtime/fold/fold.js';
 import { attr } from '../../src/attribute.js';
 import type { Model } from '../../src/model.js';
 import { readModel, writeModel } from '../../src/onnx/index.js';
@@ -111,10 +111,9 @@ describe('the base', () => {
 });
 
 describe('a model whose weights are in a file beside it', () => {
-  const written = async (out: string, externalData?: 'keep' | 'inline') => {
+  const written = async (out: string, write: NonNullable<FoldOptions['write']> = {}) => {
     const adapter = join(folder, 'adapter.safetensors');
     if (!existsSync(adapter)) await adapterOf(readModel(base), ['query']);
-    const write = externalData === undefined ? {} : { externalData };
     const { files, verification } = await fold({ model: base, adapter, out, verify: true, write });
     expect(verification?.pass).toBe(true);
     return files.map(({ path, how }) => `${how} ${basename(path)}`);
@@ -125,16 +124,29 @@ describe('a model whose weights are in a file beside it', () => {
     expect(await written(out)).toEqual(['written merged.onnx.data', 'written merged.onnx']);
     // Pages between weights apart.
     expect(statSync(`${out}.data`).size).toBeLessThan(1.1 * statSync(`${base}.data`).size);
-    expect(await written(join(folder, 'elsewhere', 'kept.onnx'), 'keep')).toEqual([
+    expect(await written(join(folder, 'elsewhere', 'kept.onnx'), { externalData: 'keep' })).toEqual([
       `copied ${NAME}.data`,
       'written kept.onnx',
     ]);
   });
 
+  test('is linked elsewhere when that is asked for', async () => {
+    expect(await written(join(folder, 'elsewhere', 'linked.onnx'), { weights: 'link' })).toEqual([
+      `linked ${NAME}.data`,
+      'written linked.onnx',
+    ]);
+  });
+
+  test('is not folded to a place below a file', async () => {
+    await expect(written(join(base, 'merged.onnx'))).rejects.toMatchObject({ code: 'E_IO' });
+  });
+
   test('is read further where the merged model lies beside it', async () => {
     const kept = [`kept ${NAME}.data`, 'written beside.onnx'];
     expect(await written(join(folder, 'beside.onnx'))).toEqual(kept);
-    expect(await written(join(folder, 'inside.onnx'), 'inline')).toEqual(['written inside.onnx']);
+    expect(await written(join(folder, 'inside.onnx'), { externalData: 'inline' })).toEqual([
+      'written inside.onnx',
+    ]);
   });
 });
 

@@ -1,7 +1,8 @@
 /** A thread of `LowRankKernel`: updates rows of a weight in the memory of all threads. */
 import { parentPort, workerData } from 'node:worker_threads';
+import type { Numbered } from '../../thread.js';
 import { type Engine, engineHere, type Run } from './engine.js';
-import type { KernelReply, KernelRequest, KernelSetup } from './kernel-thread.js';
+import type { KernelSetup, RowsToUpdate, RowsUpdated } from './protocol.js';
 import type { KernelDType } from './storage.js';
 
 const { modules, memory } = workerData as KernelSetup;
@@ -17,8 +18,8 @@ function runOf(dtype: KernelDType): Run {
   return run;
 }
 
-parentPort?.on('message', (request: KernelRequest) => {
-  const { id, dtype, at, count, columns, leftAt, leftStride, rank, rightAt, sumsAt } = request;
+parentPort?.on('message', ({ id, request }: Numbered<RowsToUpdate>) => {
+  const { dtype, at, count, columns, leftAt, leftStride, rank, rightAt, sumsAt } = request;
   runOf(dtype)(at, count, columns, leftAt, leftStride, rank, rightAt, sumsAt);
-  parentPort?.postMessage({ id } satisfies KernelReply);
+  parentPort?.postMessage({ id } satisfies RowsUpdated);
 });

@@ -5,17 +5,20 @@
  */
 import { existsSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
+import { PeftCompileError } from '../../../src/errors.js';
 import { readAside } from '../../../src/onnx/index.js';
 import type { TensorData } from '../../../src/tensor.js';
+import { byteSize } from '../../../src/types.js';
+import { type Ended, Thread } from '../../thread.js';
 import { workerFile } from '../../worker-file.js';
 import type { Sums } from '../fidelity.js';
 import type { Piece } from '../pieces.js';
 import type { BlockRows } from '../weight.js';
 import { type Engine, engineHere, MAX_PAGES } from './engine.js';
-import { KernelThread } from './kernel-thread.js';
-import { lowRankProgram, SUMS_BYTES } from './program.js';
-import { type Region, Regions } from './regions.js';
-import { KERNEL_DTYPES, type KernelDType, STORAGES } from './storage.js';
+import { lowRankProgram, readSums, SUMS_BYTES } from './program.js';
+import type { KernelSetup, RowsToUpdate, RowsUpdated } from './protocol.js';
+import { Regions } from './regions.js';
+import { KERNEL_DTYPES, type KernelDType } from './storage.js';
 
 /** Threads at most: two of them keep up with the system's copies to the disk's cache. */
 const MAX_THREADS = 2;
@@ -48,27 +51,33 @@ export interface UpdatedRows extends Piece {
   readonly sums: Sums;
 }
 
-export class LowRankKernel {
-  readonly #threads: readonly KernelThread[];
-  readonly #regions: Regions;
+const SCRIPT = 'fold/low-rank/kernel-worker';
 
-  private constructor(engine: Engine, programs: Readonly<Record<KernelDType, Uint8Array>>, script: string) {
-    const memory = new engine.Memory({ initial: 1, maximum: MAX_PAGES, shared: true });
-    const modules = ofDTypes((dtype) => new engine.Module(programs[dtype]));
+export class LowRankKernel {
+  readonly #threads: readonly Thread<RowsToUpdate, RowsUpdated>[];
+  readonly #regions: Regions;
+  #closed = false;
+
+  private constructor(setup: KernelSetup) {
     const count = Math.min(MAX_THREADS, availableParallelism());
-    this.#threads = Array.from({ length: count }, () => new KernelThread(script, { modules, memory }));
-    this.#regions = new Regions(memory);
+    this.#threads = Array.from(
+      { length: count },
+      () => new Thread(SCRIPT, setup, (ended) => this.#gone(ended)),
+    );
+    this.#regions = new Regions(setup.memory);
   }
 
-  /** Undefined where Node.js cannot run it: old processors lack vectors, and `--jitless` the compiler. */
+  /**
+   * Undefined where Node.js cannot run it: old processors lack vectors, `--jitless` the compiler, and a limit of the
+   * process's address space the room for a memory that may grow.
+   */
   static create(): LowRankKernel | undefined {
     const engine = engineHere();
     const programs = ofDTypes(lowRankProgram);
-    const script = workerFile('fold/low-rank/kernel-worker');
-    if (!Object.values(programs).every((program) => engine?.validate(program) === true)) return undefined;
-    return engine === undefined || !existsSync(script)
-      ? undefined
-      : new LowRankKernel(engine, programs, script);
+    if (engine === undefined || !existsSync(workerFile(SCRIPT))) return undefined;
+    if (!Object.values(programs).every((program) => engine.validate(program))) return undefined;
+    const setup = setupOf(engine, programs);
+    return setup === undefined ? undefined : new LowRankKernel(setup);
   }
 
   load({ left, right, rank, rows, columns }: Factors): LoadedFactors {
@@ -92,43 +101,61 @@ export class LowRankKernel {
   ): Promise<UpdatedRows> {
     const { rank, rows, columns, leftAt, rightAt } = factors;
     const { dtype, data } = weight;
-    const rowBytes = STORAGES[dtype].bytes * columns;
+    const rowBytes = byteSize(dtype, columns);
     const length = count * rowBytes;
     const region = this.#regions.take(SUMS_BYTES + length);
+    const free = () => this.#regions.free(region);
     const bytes = this.#regions.bytes(region, SUMS_BYTES, length);
-    await readAside(bytes, data, row * rowBytes);
-    await this.#idlest().update({
-      dtype,
-      at: region.address + SUMS_BYTES,
-      count,
-      columns,
-      leftAt: leftAt + 4 * row,
-      leftStride: 4 * rows,
-      rank,
-      rightAt,
-      sumsAt: region.address,
-    });
-    return { bytes, sums: this.#sums(region, count * columns), free: () => this.#regions.free(region) };
+    try {
+      await readAside(bytes, data, row * rowBytes);
+      await this.#idlest().call({
+        dtype,
+        at: region.address + SUMS_BYTES,
+        count,
+        columns,
+        leftAt: leftAt + 4 * row,
+        leftStride: 4 * rows,
+        rank,
+        rightAt,
+        sumsAt: region.address,
+      });
+    } catch (cause) {
+      free();
+      throw cause;
+    }
+    return { bytes, sums: readSums(this.#regions.bytes(region, 0, SUMS_BYTES), count * columns), free };
   }
 
   async close(): Promise<void> {
-    await Promise.all(this.#threads.map((thread) => thread.close()));
+    this.#closed = true;
+    await Promise.all(this.#threads.map((thread) => thread.terminate()));
   }
 
-  #idlest(): KernelThread {
-    return this.#threads.reduce((least, thread) => (thread.load < least.load ? thread : least));
+  #idlest(): Thread<RowsToUpdate, RowsUpdated> {
+    return this.#threads.reduce((least, thread) => (thread.waiting < least.waiting ? thread : least));
   }
 
-  #sums(region: Region, count: number): Sums {
-    const sums = this.#regions.doubles(region, 0, 8);
-    const [base0 = 0, base1 = 0, delta0 = 0, delta1 = 0, , , lost0 = 0, lost1 = 0] = sums;
-    const changed = this.#regions.integers(region, 32, 4).reduce((sum, lane) => sum + lane, 0);
-    return {
-      base: base0 + base1,
-      delta: delta0 + delta1,
-      lost: lost0 + lost1,
-      unchanged: count - changed,
-    };
+  #gone({ cause }: Ended): PeftCompileError {
+    return new PeftCompileError('E_RUNTIME', {
+      message: this.#closed
+        ? 'The kernel was used after it was closed'
+        : `A thread that folds ended${cause === undefined ? '' : `: ${String(cause)}`}`,
+      ...(this.#closed ? {} : { remedy: 'If memory ran out, fold where there is more of it.' }),
+      cause,
+    });
+  }
+}
+
+/** Undefined where the system does not give the address space. */
+function setupOf(
+  engine: Engine,
+  programs: Readonly<Record<KernelDType, Uint8Array>>,
+): KernelSetup | undefined {
+  try {
+    const memory = new engine.Memory({ initial: 1, maximum: MAX_PAGES, shared: true });
+    return { memory, modules: ofDTypes((dtype) => new engine.Module(programs[dtype])) };
+  } catch {
+    return undefined;
   }
 }
 

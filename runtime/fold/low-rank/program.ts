@@ -4,6 +4,7 @@
  * A tile is four rows of eight columns: its sums stay in registers while the loop runs along the rank, and each number of
  * a factor that is loaded serves several of them. What does not fill a tile is done by tiles of one row, or one column.
  */
+import type { Sums } from '../fidelity.js';
 import {
   type Code,
   FunctionWriter,
@@ -25,8 +26,26 @@ type Parameters = readonly [Local, Local, Local, Local, Local, Local, Local, Loc
 /** Rows of a tile. Rows in fours are done quickest: those that are left over go one by one, each through all of the right factor. */
 export const TILE_ROWS = 4;
 const FLOAT = 4;
-/** Room that the sums of a pass take, with what aligns the rows behind them. */
-export const SUMS_BYTES = 64;
+/** Sums of a pass, 16 bytes each: pairs of float64 to be added up, and for `changed` four int32. */
+const SUMS = ['base', 'delta', 'changed', 'lost'] as const;
+export const SUMS_BYTES = 16 * SUMS.length;
+
+/** What a pass over `count` numbers has left at the address of its sums. */
+export function readSums({ buffer, byteOffset }: Uint8Array, count: number): Sums {
+  const at = (sum: (typeof SUMS)[number]): number => byteOffset + 16 * SUMS.indexOf(sum);
+  const added = (numbers: Float64Array | Int32Array): number => {
+    let total = 0;
+    for (const number of numbers) total += number;
+    return total;
+  };
+  const pair = (sum: 'base' | 'delta' | 'lost'): number => added(new Float64Array(buffer, at(sum), 2));
+  return {
+    base: pair('base'),
+    delta: pair('delta'),
+    lost: pair('lost'),
+    unchanged: count - added(new Int32Array(buffer, at('changed'), 4)),
+  };
+}
 
 /** How wide a tile is: some vectors of four numbers, or a single number. */
 interface Width {
@@ -57,8 +76,7 @@ const SINGLE: Width = {
 /**
  * Parameters, all bytes or counts: address of the rows of `w` [rows, columns], `rows`, `columns`, address of the left
  * factor at the first of these rows (stored [rank, all rows]), bytes from one row of it to the next, `rank`, address of
- * the right factor [rank, columns], and where the sums go: float64 pairs to be added up for ‖w‖² and ‖Δ‖², then four
- * int32 counts of changed elements, then a pair for the square of what rounding loses.
+ * the right factor [rank, columns], and where the sums go (see `SUMS`).
  */
 export function lowRankProgram(dtype: KernelDType): Uint8Array {
   const storage = STORAGES[dtype];
@@ -75,7 +93,7 @@ export function lowRankProgram(dtype: KernelDType): Uint8Array {
   const [leftNow, codes, before] = [vector(), vector(), vector()];
   const [after, stored, difference] = [vector(), vector(), vector()];
   const [baseFloats, deltaFloats, lostFloats] = [vector(), vector(), vector()];
-  const [base, change, changed, lost] = [vector(), vector(), vector(), vector()];
+  const totals = { base: vector(), delta: vector(), changed: vector(), lost: vector() };
 
   const add = (local: Local, value: Code): Code => local.set(i32.add(local.get, value));
   const addBytes = (local: Local, bytes: number): Code => add(local, i32.const(bytes));
@@ -111,7 +129,7 @@ export function lowRankProgram(dtype: KernelDType): Uint8Array {
             square(lostFloats, difference),
           ],
       // A comparison that holds is −1.
-      changed.set(i32x4.sub(changed.get, f32x4.differ(kept.get, before.get))),
+      totals.changed.set(i32x4.sub(totals.changed.get, f32x4.differ(kept.get, before.get))),
     ];
   };
 
@@ -138,9 +156,9 @@ export function lowRankProgram(dtype: KernelDType): Uint8Array {
       deltaFloats.set(v128.zero),
       lostFloats.set(v128.zero),
       cells.map((row, r) => row.map((cell, v) => cellCode(cell, width, (rowAt[r] as Local).get, v))),
-      widened(base, baseFloats),
-      widened(change, deltaFloats),
-      conversion === undefined ? [] : widened(lost, lostFloats),
+      widened(totals.base, baseFloats),
+      widened(totals.delta, deltaFloats),
+      conversion === undefined ? [] : widened(totals.lost, lostFloats),
       rowAt.slice(0, height).map((row) => addBytes(row, storage.bytes * width.columns)),
       addBytes(column, width.columns),
     ];
@@ -166,10 +184,10 @@ export function lowRankProgram(dtype: KernelDType): Uint8Array {
   const body = [
     rowBytes.set(i32.mul(columns.get, i32.const(storage.bytes))),
     rightRowBytes.set(i32.mul(columns.get, i32.const(FLOAT))),
-    [base, change, changed, lost].map((total) => total.set(v128.zero)),
+    SUMS.map((sum) => totals[sum].set(v128.zero)),
     stripCode(TILE_ROWS),
     stripCode(1),
-    [base, change, changed, lost].map((total, index) => v128.store(sums.get, 16 * index, total.get)),
+    SUMS.map((sum, index) => v128.store(sums.get, 16 * index, totals[sum].get)),
   ];
   return write.module(body, MAX_PAGES);
 }

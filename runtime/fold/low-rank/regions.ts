@@ -46,14 +46,6 @@ export class Regions {
     return new Float32Array(this.#memory.buffer, address + offset, count);
   }
 
-  doubles({ address }: Region, offset: number, count: number): Float64Array {
-    return new Float64Array(this.#memory.buffer, address + offset, count);
-  }
-
-  integers({ address }: Region, offset: number, count: number): Int32Array {
-    return new Int32Array(this.#memory.buffer, address + offset, count);
-  }
-
   #reach(end: number): void {
     const missing = Math.ceil((end - this.#memory.buffer.byteLength) / PAGE);
     if (missing <= 0) return;
