@@ -22,6 +22,8 @@ import { KERNEL_DTYPES, type KernelDType } from './storage.js';
 
 /** Threads at most: two of them keep up with the system's copies to the disk's cache. */
 const MAX_THREADS = 2;
+/** Blocks that wait for a thread before another one is started, which takes as long as some blocks do. */
+const BUSY = 2;
 
 /** Factors of an update L R of a weight [rows, columns]. */
 export interface Factors {
@@ -54,16 +56,13 @@ export interface UpdatedRows extends Piece {
 const SCRIPT = 'fold/low-rank/kernel-worker';
 
 export class LowRankKernel {
-  readonly #threads: readonly Thread<RowsToUpdate, RowsUpdated>[];
+  readonly #setup: KernelSetup;
+  readonly #threads: Thread<RowsToUpdate, RowsUpdated>[] = [];
   readonly #regions: Regions;
   #closed = false;
 
   private constructor(setup: KernelSetup) {
-    const count = Math.min(MAX_THREADS, availableParallelism());
-    this.#threads = Array.from(
-      { length: count },
-      () => new Thread(SCRIPT, setup, (ended) => this.#gone(ended)),
-    );
+    this.#setup = setup;
     this.#regions = new Regions(setup.memory);
   }
 
@@ -131,8 +130,15 @@ export class LowRankKernel {
     await Promise.all(this.#threads.map((thread) => thread.terminate()));
   }
 
+  /** The thread with the least to do; a new one while there is work for it. */
   #idlest(): Thread<RowsToUpdate, RowsUpdated> {
-    return this.#threads.reduce((least, thread) => (thread.waiting < least.waiting ? thread : least));
+    if (this.#closed) throw this.#gone({});
+    const [least] = this.#threads.toSorted((a, b) => a.waiting - b.waiting);
+    const most = Math.min(MAX_THREADS, availableParallelism());
+    if (least !== undefined && (least.waiting < BUSY || this.#threads.length >= most)) return least;
+    const started = new Thread<RowsToUpdate, RowsUpdated>(SCRIPT, this.#setup, (ended) => this.#gone(ended));
+    this.#threads.push(started);
+    return started;
   }
 
   #gone({ cause }: Ended): PeftCompileError {
