@@ -16,17 +16,22 @@ export class FormulaEvaluator {
   readonly lanes = new Lanes();
   /** Pieces that the writer has. */
   readonly handed = new HandedPieces();
-  readonly #host = new SessionHost();
+  #started: SessionHost | undefined;
   readonly #sessions = new Map<string, Promise<Session>>();
   readonly #factors = new Map<string, Model | undefined>();
   readonly #ofFormula = new WeakMap<Model, Promise<Session>>();
-  /** Its threads start when it is first asked for: many formulas are others. */
   #kernel: { readonly created: LowRankKernel | undefined } | undefined;
   readonly #where: Pick<SessionOptions, 'ep' | 'cpuFallback'>;
 
   /** @param where Execution provider of the formulas; default: the CPU. */
   constructor(where: Pick<SessionOptions, 'ep' | 'cpuFallback'> = {}) {
     this.#where = where;
+  }
+
+  /** Its thread starts when it is first asked for, like those of the kernel: many folds need one of them. */
+  get #host(): SessionHost {
+    this.#started ??= new SessionHost();
+    return this.#started;
   }
 
   /** For updates of low rank; undefined where formulas are to be computed on a device, or Node.js cannot run it. */
@@ -83,7 +88,7 @@ export class FormulaEvaluator {
   }
 
   async close(): Promise<void> {
-    await Promise.all([this.#host.close(), this.#kernel?.created?.close()]);
+    await Promise.all([this.#started?.close(), this.#kernel?.created?.close()]);
   }
 
   #session(formula: Model): Promise<Session> {

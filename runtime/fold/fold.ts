@@ -105,7 +105,7 @@ export async function fold(given: FoldOptions): Promise<FoldReport> {
   const base = typeof given.model === 'string' ? readModel(given.model) : given.model;
   const { out } = given;
   const options = out === undefined ? given : { ...given, write: writeOptionsFor(base, { ...given, out }) };
-  // Its thread starts while the adapter is read and the fold is planned. A dry run computes nothing.
+  // A dry run computes nothing.
   const evaluator = options.out === undefined ? undefined : new FormulaEvaluator(options.session);
   try {
     return await foldInto(base, await oneAdapter(base, options), options, evaluator);

@@ -7,6 +7,7 @@ import { afterAll, afterEach, describe, expect, test, vi } from 'vitest';
 import type { FoldTask } from '../../passes/fold/plan.js';
 import { FormulaEvaluator } from '../../runtime/fold/evaluator.js';
 import { FoldedData } from '../../runtime/fold/folded-tensor.js';
+import { evaluateHere } from '../../runtime/fold/low-rank/evaluate.js';
 import { type Factors, LowRankKernel } from '../../runtime/fold/low-rank/kernel.js';
 import { factorsOf } from '../../runtime/fold/low-rank/split.js';
 import type { KernelDType } from '../../runtime/fold/low-rank/storage.js';
@@ -260,7 +261,11 @@ describe('the kernel', () => {
 type Build = (op: Ops, w: Value, A: Value, B: Value) => Value;
 
 /** A formula over `w` [6, 4], A [6, 2] and B [2, 4], which are called as some methods call theirs. */
-function formula(build: Build, dims: readonly number[] = [6, 4], dtype: ComputeDType = 'float32'): Model {
+function formulaOfUpdate(
+  build: Build,
+  dims: readonly number[] = [6, 4],
+  dtype: ComputeDType = 'float32',
+): Model {
   const [rows = 1, columns = 1] = dims;
   const shapes = { w: dims, left: [rows, 2], right: [2, columns] };
   return formulaOf(shapes, (op, { w, left, right }) => build(op, w, left, right), dtype);
@@ -299,7 +304,7 @@ function foldOf(build: Build, evaluator: FormulaEvaluator, w: Tensor, tensors: R
     const task: FoldTask = {
       target: new Value({ name: 'weight' }),
       sites: ['layer'],
-      formula: formula(build, w.dims, dtype),
+      formula: formulaOfUpdate(build, w.dims, dtype),
       inputs: new Map([...tensors].map(([key, { dims }]) => [key, { param: trainedParam(key, dims) }])),
       blocks: undefined,
     };
@@ -318,7 +323,7 @@ describe('formulas', () => {
     '%s: taken for an update, and folded to what the formula gives',
     async (name) => {
       const build = UPDATES[name] as Build;
-      expect(factorsOf(formula(build))).toBeDefined();
+      expect(factorsOf(formulaOfUpdate(build))).toBeDefined();
       const draw = (key: string, dims: readonly number[]) => initTensor(normal(1), 'float32', dims, 3, key);
       const w = draw('w', [37, 29]);
       const tensors = new Map([
@@ -343,6 +348,28 @@ describe('formulas', () => {
       }
     },
   );
+
+  /** Those with anything but moves and scales in their factors. */
+  const COMPUTED = ['a part of the weight taken out', 'a product of one row', 'two of them'];
+
+  test.each(Object.keys(UPDATES))('%s: factors are those of the runtime', async (name) => {
+    const formula = factorsOf(formulaOfUpdate(UPDATES[name] as Build)) as Model;
+    const feed = (key: string, dims: readonly number[]) =>
+      loadTensor(initTensor(normal(1), 'float32', dims, 3, key));
+    const feeds = new Map([
+      ['left', await feed('A', [6, 2])],
+      ['right', await feed('B', [2, 4])],
+    ]);
+    const ours = structuredClone(evaluateHere(formula, feeds));
+    expect(ours === undefined).toBe(COMPUTED.includes(name));
+    const evaluator = new FormulaEvaluator();
+    try {
+      const theirs = await evaluator.runAll(formula, Object.fromEntries(feeds));
+      if (ours !== undefined) expect(ours).toEqual(theirs);
+    } finally {
+      await evaluator.close();
+    }
+  });
 
   test.each([
     ['a row of more than a block', [5, 700_000]],
@@ -370,7 +397,7 @@ describe('formulas', () => {
   });
 
   test.each(Object.keys(OTHERS))('%s: left to the runtime', (name) => {
-    expect(factorsOf(formula(OTHERS[name] as Build, [4, 4]))).toBeUndefined();
+    expect(factorsOf(formulaOfUpdate(OTHERS[name] as Build, [4, 4]))).toBeUndefined();
   });
 });
 

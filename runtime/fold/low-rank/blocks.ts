@@ -7,6 +7,7 @@ import { type HostTensor, numbersOf, tensorOfNumbers } from '../../host-tensor.j
 import type { FidelityMeter } from '../fidelity.js';
 import type { Piece } from '../pieces.js';
 import type { BlockRows, WeightToFold } from '../weight.js';
+import { evaluateHere } from './evaluate.js';
 import type { Factors, LowRankKernel } from './kernel.js';
 import { TILE_ROWS } from './program.js';
 import { LEFT, RIGHT } from './split.js';
@@ -40,8 +41,9 @@ export function lowRankFormula({ task, base, computeDtype, evaluator }: WeightTo
 /** Undefined where the factors do not have the rows and columns of the weight: they may be added to all of them. */
 export async function lowRankFactors(weight: WeightToFold, formula: Model): Promise<Factors | undefined> {
   const names = new Set(formula.graph.inputs.map(({ name }) => name));
-  const operands = [...(await weight.operands())].filter(([name]) => names.has(name));
-  const factors = await weight.evaluator.runAll(formula, Object.fromEntries(operands));
+  const operands = new Map([...(await weight.operands())].filter(([name]) => names.has(name)));
+  const factors =
+    evaluateHere(formula, operands) ?? (await weight.evaluator.runAll(formula, Object.fromEntries(operands)));
   const { [LEFT]: left, [RIGHT]: right } = factors;
   const [rows = 0, columns = 0] = weight.base.dims;
   const [rank = 0] = left?.dims ?? [];

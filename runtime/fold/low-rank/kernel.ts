@@ -18,7 +18,7 @@ import { type Engine, engineHere, MAX_PAGES } from './engine.js';
 import { lowRankProgram, readSums, SUMS_BYTES } from './program.js';
 import type { KernelSetup, RowsToUpdate, RowsUpdated } from './protocol.js';
 import { Regions } from './regions.js';
-import { KERNEL_DTYPES, type KernelDType } from './storage.js';
+import { KERNEL_DTYPES, type KernelDType, STORAGES } from './storage.js';
 
 /** Threads at most: two of them keep up with the system's copies to the disk's cache. */
 const MAX_THREADS = 2;
@@ -107,7 +107,7 @@ export class LowRankKernel {
     const bytes = this.#regions.bytes(region, SUMS_BYTES, length);
     try {
       await readAside(bytes, data, row * rowBytes);
-      await this.#idlest().call({
+      await this.#idlest(dtype).call({
         dtype,
         at: region.address + SUMS_BYTES,
         count,
@@ -131,11 +131,13 @@ export class LowRankKernel {
   }
 
   /** The thread with the least to do; a new one while there is work for it. */
-  #idlest(): Thread<RowsToUpdate, RowsUpdated> {
+  #idlest(dtype: KernelDType): Thread<RowsToUpdate, RowsUpdated> {
     if (this.#closed) throw this.#gone({});
     const [least] = this.#threads.toSorted((a, b) => a.waiting - b.waiting);
-    const most = Math.min(MAX_THREADS, availableParallelism());
-    if (least !== undefined && (least.waiting < BUSY || this.#threads.length >= most)) return least;
+    // What is not rounded is updated about as quickly as the system copies it, which takes a processor, too.
+    const free = availableParallelism() - (STORAGES[dtype].conversion === undefined ? 1 : 0);
+    const full = this.#threads.length >= Math.min(MAX_THREADS, free);
+    if (least !== undefined && (least.waiting < BUSY || full)) return least;
     const started = new Thread<RowsToUpdate, RowsUpdated>(SCRIPT, this.#setup, (ended) => this.#gone(ended));
     this.#threads.push(started);
     return started;
