@@ -2,14 +2,14 @@
 import { fail } from '../../src/errors.js';
 import type { Model } from '../../src/model.js';
 import { FileData } from '../../src/onnx/index.js';
-import { statOf } from '../../src/onnx/source.js';
+import { fileAt } from '../../src/onnx/source.js';
 import { placedTensors } from './placed-tensors.js';
 
 /** Throws E_USAGE when a path of `outputs` leads to the base's model file or to a file its weights are read from. */
 export function refuseBaseFiles(base: Model, outputs: readonly string[]): void {
   const files = new Set<string>();
   const add = (path: string | undefined): void => {
-    const id = path === undefined ? undefined : identity(path);
+    const id = path === undefined ? undefined : fileAt(path);
     if (id !== undefined) files.add(id);
   };
   add(base.path);
@@ -18,7 +18,7 @@ export function refuseBaseFiles(base: Model, outputs: readonly string[]): void {
     if (tensor.data instanceof FileData && tensor.data.path !== undefined) paths.add(tensor.data.path);
   for (const path of paths) add(path);
   for (const path of outputs) {
-    const id = identity(path);
+    const id = fileAt(path);
     if (id !== undefined && files.has(id))
       fail('E_USAGE', {
         message: 'The merged model would overwrite its base model',
@@ -26,10 +26,4 @@ export function refuseBaseFiles(base: Model, outputs: readonly string[]): void {
         remedy: 'Choose another output; the base is needed to fold other adapters and to prove this fold',
       });
   }
-}
-
-/** The same for all names of one file, links included; undefined where there is none. */
-function identity(path: string): string | undefined {
-  const file = statOf(path);
-  return file === undefined ? undefined : `${file.dev}:${file.ino}`;
 }

@@ -1,13 +1,5 @@
 /** Where encoded bytes come from: memory, or a file that is read by position and never loaded whole. */
-import {
-  type BigIntStats,
-  closeSync,
-  fstatSync,
-  openSync,
-  read as readCallback,
-  readSync,
-  statSync,
-} from 'node:fs';
+import { closeSync, fstatSync, openSync, read as readCallback, readSync, statSync } from 'node:fs';
 import { promisify } from 'node:util';
 import { fail, PeftCompileError } from '../errors.js';
 
@@ -250,10 +242,11 @@ const REASONS: Readonly<Record<string, string>> = {
   EIO: 'the device reports an error',
 };
 
-/** What is at a path; undefined where nothing is, or what is there cannot be reached. */
-export function statOf(path: string): BigIntStats | undefined {
+/** The same for all names of one file; undefined where nothing is, or what is there cannot be reached. */
+export function fileAt(path: string): string | undefined {
   try {
-    return statSync(path, { bigint: true });
+    const { dev, ino } = statSync(path, { bigint: true });
+    return `${dev}:${ino}`;
   } catch {
     return undefined;
   }

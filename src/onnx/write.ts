@@ -7,7 +7,7 @@ import { encodeRope, MAX_MESSAGE, tooLarge } from './encode.js';
 import { type DataFile, type ExternalMode, ModePlacement } from './placement.js';
 import { pump } from './pump.js';
 import type { Chunk, Rope } from './rope.js';
-import { type FileSource, statOf } from './source.js';
+import { type FileSource, fileAt } from './source.js';
 
 export interface WriteOptions {
   /** Default `keep`: tensors stay where the file had them, new ones go inside while the model stays below 1.9 GB. */
@@ -135,9 +135,8 @@ function chunksOf({ parts }: DataFile): Chunk[] {
 
 /** Whether a path leads to a file that is in use. */
 export function isSameFile(path: string, source: FileSource): boolean {
-  const there = statOf(path);
-  const here = fstatSync(source.descriptor(), { bigint: true });
-  return there !== undefined && there.dev === here.dev && there.ino === here.ino;
+  const { dev, ino } = fstatSync(source.descriptor(), { bigint: true });
+  return fileAt(path) === `${dev}:${ino}`;
 }
 
 /** Hard-links or copies an external file to its place beside the new model. */
