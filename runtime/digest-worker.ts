@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto';
 import { parentPort, workerData } from 'node:worker_threads';
 import { FileSource } from '../src/onnx/source.js';
+import { stretches } from '../src/stretches.js';
 import type { DigestPart, DigestReply } from './digest-aside.js';
 
 /** Bytes read at once: they are still in the processor's cache when they are hashed. */
@@ -23,8 +24,8 @@ function update(part: DigestPart): void {
     sources.set(path, source);
   }
   if (source.identity !== identity) throw new Error('the file changed');
-  for (let at = 0; at < length; at += PIECE) {
-    const bytes = buffer.subarray(0, Math.min(PIECE, length - at));
+  for (const { at, size } of stretches(length, PIECE)) {
+    const bytes = buffer.subarray(0, size);
     source.readInto(bytes, offset + at);
     hash.update(bytes);
   }

@@ -2,6 +2,7 @@
  * Constant tensors as handles. A pass sees dtype and shape; payloads are read only by `src/onnx` and `runtime`,
  * but for small inline payloads (shapes, axes, scalars) that constant propagation needs.
  */
+import { stretches } from './stretches.js';
 import { byteSize, countOf, type DType } from './types.js';
 
 /** Payloads up to this many bytes are kept inline when a model is decoded, so that passes can read them. */
@@ -66,7 +67,5 @@ const CHUNK = 1 << 20;
 export async function* payloadChunks(data: TensorData): AsyncGenerator<Uint8Array> {
   if (data.inline !== undefined) yield data.inline;
   else if (data.stream !== undefined) yield* data.stream();
-  else
-    for (let offset = 0; offset < data.byteLength; offset += CHUNK)
-      yield data.read(offset, Math.min(CHUNK, data.byteLength - offset));
+  else for (const { at, size } of stretches(data.byteLength, CHUNK)) yield data.read(at, size);
 }

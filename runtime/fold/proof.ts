@@ -7,6 +7,7 @@ import { type Value, walkGraphs } from '../../src/graph.js';
 import type { Model } from '../../src/model.js';
 import { FileData, readPayload } from '../../src/onnx/index.js';
 import { FileSource } from '../../src/onnx/source.js';
+import { stretches } from '../../src/stretches.js';
 import type { Tensor, TensorData } from '../../src/tensor.js';
 import { printModel } from '../../src/text/index.js';
 import { type PlacedTensor, placedTensors } from './placed-tensors.js';
@@ -73,10 +74,9 @@ function sameContents(a: Tensor, b: Tensor, buffers: Buffers): boolean {
   const length = a.data.byteLength;
   if (length !== b.data.byteLength) return false;
   if (isSameRange(a.data, b.data)) return true;
-  for (let offset = 0; offset < length; offset += CHUNK) {
-    const size = Math.min(CHUNK, length - offset);
-    const ours = readPayload(buffers[0].subarray(0, size), a.data, offset);
-    const theirs = readPayload(buffers[1].subarray(0, size), b.data, offset);
+  for (const { at, size } of stretches(length, CHUNK)) {
+    const ours = readPayload(buffers[0].subarray(0, size), a.data, at);
+    const theirs = readPayload(buffers[1].subarray(0, size), b.data, at);
     if (Buffer.compare(ours, theirs) !== 0) return false;
   }
   return true;

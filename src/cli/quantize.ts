@@ -54,7 +54,7 @@ export function quantizeCommand(): Command {
       .addOption(
         choice(
           '--external-data <mode>',
-          "where weights go: as in the model, into the model, or into a file beside it (default: keep where the model's data lies beside the output, else file)",
+          "where weights go: as in the model, into it, or into a file beside it (default: keep where the model's data lies beside the output, else file)",
           ['keep', 'inline', 'file'],
         ),
       )

@@ -5,52 +5,42 @@
 import type { Node, Value } from '../../../src/graph.js';
 import type { Model } from '../../../src/model.js';
 import { countOf } from '../../../src/types.js';
-import { type HostTensor, numbersOf } from '../../host-tensor.js';
+import { type HostTensor, numbersOf, scalarOf } from '../../host-tensor.js';
+import { transposed } from '../../moved.js';
+import { turnsMatrix } from './split.js';
 
-interface Floats {
-  readonly dims: readonly number[];
-  readonly numbers: Float32Array;
-}
+type Rule = (inputs: readonly HostTensor[], node: Node) => HostTensor | undefined;
 
-type Rule = (inputs: readonly Floats[], node: Node) => Floats | undefined;
-
-/** Undefined for forms of an operator that are left to the runtime. */
+/** Undefined for forms of an operator that are left to the runtime. All numbers are float32. */
 const RULES: Readonly<Record<string, Rule>> = {
   Identity: ([x]) => x,
-  Neg: ([x]) => x && { dims: x.dims, numbers: x.numbers.map((number) => -number) },
+  Neg: ([x]) => x && scaled(x, -1),
   Mul: ([a, b]) => {
-    const [scale, x] = a?.numbers.length === 1 ? [a, b] : [b, a];
-    if (scale?.numbers.length !== 1 || x === undefined || scale.dims.length > x.dims.length) return undefined;
-    const [by = 1] = scale.numbers;
-    // Products of floats are exact in float64, and rounded once when they are stored.
-    return by === 1 ? x : { dims: x.dims, numbers: x.numbers.map((number) => number * by) };
+    if (a === undefined || b === undefined) return undefined;
+    const [scale, x] = countOf(a.dims) === 1 ? [a, b] : [b, a];
+    return countOf(scale.dims) === 1 && scale.dims.length <= x.dims.length
+      ? scaled(x, scalarOf(scale))
+      : undefined;
   },
-  Transpose: ([x], { attributes }) => {
-    const perm = attributes.get('perm');
-    const turns = perm === undefined || (perm.type === 'ints' && perm.value.join() === '1,0');
-    return x?.dims.length === 2 && turns ? transposed(x) : undefined;
-  },
+  Transpose: ([x], node) => (x?.dims.length === 2 && turnsMatrix(node) ? transposed(x) : undefined),
   Concat: (parts, { attributes }) => {
     const axis = attributes.get('axis');
     const [first] = parts;
     if (first === undefined || axis?.type !== 'int' || Number(axis.value) !== 0) return undefined;
     const rows = parts.reduce((sum, { dims: [count = 1] }) => sum + count, 0);
-    const dims = [rows, ...first.dims.slice(1)];
-    const numbers = new Float32Array(countOf(dims));
-    let at = 0;
-    for (const part of parts) {
-      numbers.set(part.numbers, at);
-      at += part.numbers.length;
-    }
-    return { dims, numbers };
+    return {
+      ...first,
+      dims: [rows, ...first.dims.slice(1)],
+      data: new Uint8Array(Buffer.concat(parts.map(({ data }) => data))),
+    };
   },
 };
 
-function transposed({ dims: [rows = 1, columns = 1], numbers }: Floats): Floats {
-  const turned = new Float32Array(numbers.length);
-  for (let row = 0, i = 0; row < rows; row++)
-    for (let column = 0; column < columns; column++, i++) turned[column * rows + row] = numbers[i] as number;
-  return { dims: [columns, rows], numbers: turned };
+function scaled(tensor: HostTensor, by: number): HostTensor {
+  if (by === 1) return tensor;
+  // Products of floats are exact in float64, and rounded once when they are stored.
+  const numbers = (numbersOf(tensor) as Float32Array).map((number) => number * by);
+  return { ...tensor, data: new Uint8Array(numbers.buffer) };
 }
 
 /**
@@ -62,34 +52,27 @@ export function evaluateHere(
   { graph }: Model,
   feeds: ReadonlyMap<string, HostTensor>,
 ): Record<string, HostTensor> | undefined {
-  const known = new Map<Value, Floats | undefined>();
-  const floatsOf = (value: Value | null): Floats | undefined => {
+  const known = new Map<Value, HostTensor | undefined>();
+  const tensorOf = (value: Value | null): HostTensor | undefined => {
     if (value === null) return undefined;
     if (!known.has(value)) known.set(value, computed(value));
     return known.get(value);
   };
-  const computed = (value: Value): Floats | undefined => {
-    const { producer, tensor, name } = value;
+  const computed = ({ producer, tensor, name }: Value): HostTensor | undefined => {
     if (producer === undefined) {
       const stored = tensor && { ...tensor, data: tensor.data.read(0, tensor.data.byteLength) };
-      return view(stored ?? feeds.get(name ?? ''));
+      const given = stored ?? feeds.get(name ?? '');
+      return given?.dtype === 'float32' ? given : undefined;
     }
     const rule = producer.domain === '' ? RULES[producer.op] : undefined;
-    const inputs = rule === undefined ? [] : producer.inputs.map(floatsOf);
+    const inputs = rule === undefined ? [] : producer.inputs.map(tensorOf);
     return inputs.every((input) => input !== undefined) ? rule?.(inputs, producer) : undefined;
   };
-  const outputs = graph.outputs.map(({ name, value }) => [name, floatsOf(value)] as const);
-  if (outputs.some(([, floats]) => floats === undefined)) return undefined;
-  return Object.fromEntries(outputs.map(([name, floats]) => [name, hostTensor(floats as Floats)]));
-}
-
-function view(tensor: HostTensor | undefined): Floats | undefined {
-  return tensor?.dtype === 'float32'
-    ? { dims: tensor.dims, numbers: numbersOf(tensor) as Float32Array }
-    : undefined;
-}
-
-function hostTensor({ dims, numbers }: Floats): HostTensor {
-  const data = new Uint8Array(numbers.buffer, numbers.byteOffset, numbers.byteLength);
-  return { dtype: 'float32', dims, data };
+  const outputs: Record<string, HostTensor> = {};
+  for (const { name, value } of graph.outputs) {
+    const output = tensorOf(value);
+    if (output === undefined || name === undefined) return undefined;
+    outputs[name] = output;
+  }
+  return outputs;
 }

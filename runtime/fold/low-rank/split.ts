@@ -105,7 +105,8 @@ function collect(value: Value, path: Path, base: Value, products: Product[], bas
   }
 }
 
-function turnsMatrix(node: Node): boolean {
+/** Whether a Transpose turns a matrix around. */
+export function turnsMatrix(node: Node): boolean {
   const perm = node.attributes.get('perm');
   return perm === undefined || (perm.type === 'ints' && perm.value.map(Number).join() === '1,0');
 }
